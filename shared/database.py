@@ -1,0 +1,186 @@
+"""Connections with manners: every transaction names its task, has timeouts, and no row-level security hides rows.
+
+Settings are SET LOCAL only, so nothing leaks into the next user of a connection; where a statement must run
+outside a transaction (VACUUM, DETACH PARTITION CONCURRENTLY) a dedicated connection starts with them.
+"""
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.pool import NullPool, QueuePool
+
+from shared.errors import ConfigurationError, Ending, Refused, Retry
+from shared.redaction import register, sqlstate
+from shared.settings import Settings
+
+# Scope of the access token that manual IAM database authentication takes as password.
+# https://cloud.google.com/sql/docs/postgres/iam-authentication
+_IAM_SCOPE = "https://www.googleapis.com/auth/sqlservice.login"
+
+# An unreachable address must not hold a run; an answer may take as long as the longest statement timeout.
+_CONNECT_TIMEOUT_S = 10
+_ANSWER_TIMEOUT_S = 3600
+
+
+def url_of(text_url: str) -> URL:
+    """The SQLAlchemy URL of `text_url`, for pg8000. Raises ConfigurationError, never showing the password."""
+    try:
+        url = make_url(text_url)
+    except ArgumentError:
+        raise ConfigurationError("DATABASE_URL: expected postgresql://user:password@host:port/database; "
+                                 "its value is not shown because it may hold a password") from None
+    if url.get_backend_name() not in ("postgresql", "postgres"):
+        raise ConfigurationError(f"DATABASE_URL: expected postgresql://…, got {url.drivername}://…: "
+                                 "Groundskeeper runs on PostgreSQL only")
+    return url.set(drivername="postgresql+pg8000")
+
+
+def _connect_args(url: URL, settings: Settings) -> tuple[URL, dict[str, Any]]:
+    """`url` without our own query keys, and the arguments for pg8000."""
+    query = dict(url.query)
+    args: dict[str, Any] = {"timeout": _CONNECT_TIMEOUT_S}
+    ca_file = query.pop("sslrootcert", None)
+    mode = query.pop("sslmode", None)
+    query.pop("iam", None)
+    if ca_file or settings.database_ca:
+        context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None,
+                                             cadata=settings.database_ca)
+        # An instance's own certificate authority signs that one instance; its name is not the private address.
+        context.check_hostname = False
+        args["ssl_context"] = context
+    elif mode in ("require", "verify-ca", "verify-full"):
+        args["ssl_context"] = ssl.create_default_context()
+    elif settings.in_cloud:
+        raise ConfigurationError("DATABASE_URL has no certificate authority in the cloud: set DATABASE_CA to the "
+                                 "instance's server CA (terraform does), so that TLS is verified")
+    if query:
+        raise ConfigurationError(f"DATABASE_URL: unknown options {', '.join(sorted(query))}: known are iam, "
+                                 "sslmode, sslrootcert")
+    return url.set(query={}), args
+
+
+class Database:
+    """The configured database: transactions with manners, and connections outside any transaction."""
+
+    def __init__(self, settings: Settings, application: str = "keeper", *, pool_size: int = 4) -> None:
+        """Nothing is connected yet. `application` names us in pg_stat_activity. Raises ConfigurationError."""
+        url = url_of(settings.database())
+        if url.password:
+            register(url.password)
+        self._iam = url.query.get("iam") == "1"
+        self.url, self._args = _connect_args(url, settings)
+        self.application = application
+        self.engine = self._open(poolclass=QueuePool, pool_size=pool_size, max_overflow=0, pool_timeout=30,
+                                 pool_pre_ping=True)
+
+    def _open(self, *, startup: dict[str, str] | None = None, **options: Any) -> Engine:
+        arguments = {**self._args, "application_name": self.application[:63], "startup_params": startup}
+        engine = create_engine(self.url, connect_args=arguments, **options)
+        event.listen(engine, "connect", _allow_long_answers)
+        if self._iam:
+            _use_access_token(engine)
+        return engine
+
+    @contextmanager
+    def transaction(self, *, read_only: bool = False, lock_timeout_ms: int = 2000,
+                    statement_timeout_ms: int = 60_000, name: str | None = None) -> Iterator[Connection]:
+        """A transaction: committed at the end, rolled back on an exception. `name` is shown to the server."""
+        with self.engine.begin() as connection:
+            connection.execute(_MANNERS, {
+                "lock": f"{lock_timeout_ms}ms", "statement": f"{statement_timeout_ms}ms",
+                "name": (name or self.application)[:63], "read_only": "on" if read_only else "off"})
+            yield connection
+
+    @contextmanager
+    def autocommit(self, *, lock_timeout_ms: int = 2000, statement_timeout_ms: int = 600_000) -> Iterator[Connection]:
+        """A connection of its own outside any transaction, its settings given at its start and gone with it."""
+        options = (f"-c row_security=off -c lock_timeout={lock_timeout_ms}ms -c TimeZone=UTC"
+                   f" -c statement_timeout={statement_timeout_ms}ms")
+        engine = self._open(startup={"options": options}, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            yield connection
+
+    def pooled_by_transaction(self) -> bool:
+        """Whether a transaction-mode pooler stands between: two open connections then share a server process.
+
+        A direct connection's process id is the one sent with its cancel key, so nothing more is asked there.
+        """
+        with self.engine.connect() as first:
+            pid = first.execute(text("select pg_backend_pid()")).scalar_one()
+            key = first.connection.dbapi_connection._backend_key_data  # type: ignore[union-attr]
+            first.rollback()
+            if key and int.from_bytes(key[:4], "big") == pid:
+                return False
+            with self.engine.connect() as second:
+                return bool(second.execute(text("select pg_backend_pid()")).scalar_one() == pid)
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self.engine.dispose()
+
+
+# One round trip at the start of each transaction; all of it ends with the transaction.
+_MANNERS = text(
+    "select set_config('row_security', 'off', true), set_config('lock_timeout', :lock, true),"
+    " set_config('statement_timeout', :statement, true), set_config('application_name', :name, true),"
+    " set_config('timezone', 'UTC', true), set_config('transaction_read_only', :read_only, true)")
+
+
+def _allow_long_answers(connection: Any, _record: Any) -> None:
+    connection._usock.settimeout(_ANSWER_TIMEOUT_S)  # pg8000 has one timeout for connecting and for answers
+
+
+def _use_access_token(engine: Engine) -> None:
+    import google.auth
+    import google.auth.transport.requests
+
+    credentials, _ = google.auth.default(scopes=[_IAM_SCOPE])
+
+    @event.listens_for(engine, "do_connect")
+    def with_token(_dialect: Any, _record: Any, _args: Any, parameters: dict[str, Any]) -> None:
+        if not credentials.valid:  # checked by the server at connect only, so a fresh one a connection suffices
+            credentials.refresh(google.auth.transport.requests.Request())
+        register(credentials.token)
+        parameters["password"] = credentials.token
+
+
+# What to tell an operator, by SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+_REFUSALS = {
+    "28P01": "the database refused the password: check DATABASE_URL's user and password",
+    "28000": "the database refused the login: check the user in DATABASE_URL and that it may log in",
+    "3D000": "the database in DATABASE_URL does not exist: create it or correct the name",
+    "42501": "the role lacks a right the task declares: run `keeper migrate --grants`",
+    "3F000": "the schema groundskeeper is missing: run `keeper migrate`",
+    "42P01": "a table is missing: run `keeper migrate`, or see `keeper doctor`",
+    "42703": "a column is missing: run `keeper migrate`, or see `keeper doctor --adopt`",
+}
+_RETRIES = {
+    "25006": "the database is read-only: it is a replica or failing over",
+    "55P03": "a lock was not granted in time",
+    "57014": "a statement took longer than its limit",
+    "40001": "a concurrent transaction won",
+    "40P01": "a deadlock was resolved at our cost",
+    "53300": "the database has no connection to spare",
+    "57P01": "the database is shutting down",
+    "57P02": "the database crashed and is recovering",
+    "57P03": "the database is starting",
+    "53100": "the database's disk is full",
+}
+
+
+def ending_of(error: DBAPIError) -> Ending | None:
+    """The run's ending that a database error means, in words; None when it is a defect of ours."""
+    state = sqlstate(error)
+    if state in _REFUSALS:
+        return Refused(_REFUSALS[state])
+    if state in _RETRIES:
+        return Retry(_RETRIES[state])
+    if state and state.startswith("08"):
+        return Retry("the connection to the database broke")
+    if state is None and isinstance(error, OperationalError | InterfaceError):
+        return Retry("the database does not answer: is it up, and DATABASE_URL's host and port right?")
+    return None

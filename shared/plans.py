@@ -1,0 +1,211 @@
+"""Plans and approvals: what a destructive run would do, how much it may do unasked, and who allowed more.
+
+A plan's hash covers task, parameters, code version, predicates, the fixed cutoff and the ceiling, never live
+counts: the same intention has the same hash however the table grows, and an approval is bound to it.
+"""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from shared import audit
+from shared.clock import rfc3339
+from shared.errors import Refused
+from shared.schema import approval, plan as plan_table, run_request
+
+APPROVAL_LIFETIME = timedelta(hours=24)
+
+
+@dataclass(frozen=True, order=True)
+class Item:
+    """One line of a plan: `count` of `unit` in `what`, their size in bytes and oldest moment where known, and why.
+
+    `exact` is False for an estimate (counting took longer than it may).
+    """
+
+    what: str
+    count: int
+    unit: str = "rows"
+    why: str = ""
+    bytes: int | None = None
+    oldest: str | None = None
+    exact: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do. `predicates` (JSON-able) says by which conditions; `notes` what an operator should know."""
+
+    items: tuple[Item, ...]
+    predicates: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+    def totals(self) -> dict[str, int]:
+        """The sum a unit, and `bytes` over all items where sizes are known."""
+        sums: dict[str, int] = {}
+        for item in self.items:
+            sums[item.unit] = sums.get(item.unit, 0) + item.count
+            if item.bytes is not None:
+                sums["bytes"] = sums.get("bytes", 0) + item.bytes
+        return sums
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The items as JSON objects, sorted."""
+        return [asdict(item) for item in sorted(self.items, key=lambda i: (i.what, i.why))]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A plan with everything its hash covers."""
+
+    task: str
+    code_version: str
+    params: Mapping[str, Any]            # the effective parameters
+    overrides: Mapping[str, Any]         # those given by hand: an approved run is given them again
+    as_of: datetime
+    ceiling: Mapping[str, int]
+    plan: Plan = field(compare=False)
+
+    def hash(self) -> str:
+        """SHA-256 over the canonical JSON of what was intended."""
+        intent = {"task": self.task, "code_version": self.code_version, "params": self.params,
+                  "predicates": self.plan.predicates, "as_of": rfc3339(self.as_of), "ceiling": dict(self.ceiling)}
+        text = json.dumps(intent, sort_keys=True, separators=(",", ":"), default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def over(self) -> list[str]:
+        """The totals above the ceiling, in words."""
+        return [f"{total} {unit} (at most {self.ceiling[unit]})"
+                for unit, total in sorted(self.plan.totals().items())
+                if unit in self.ceiling and total > self.ceiling[unit]]
+
+
+@dataclass(frozen=True)
+class StoredPlan:
+    """A plan as it was stored, for showing and for running exactly it."""
+
+    plan_hash: str
+    task: str
+    as_of: datetime
+    params: dict[str, Any]
+    ceiling: dict[str, int]
+    items: list[dict[str, Any]]
+    code_version: str
+
+
+@dataclass(frozen=True)
+class Approval:
+    """An approval, open or decided."""
+
+    approval_id: uuid.UUID
+    task: str
+    plan_hash: str
+    requested_by: str
+    reason: str
+    requested_at: datetime
+    expires_at: datetime
+    decided_at: datetime | None
+    decided_by: str | None
+    decision: str | None
+    used_by_run: uuid.UUID | None
+
+
+_STORED = (plan_table.c.plan_hash, plan_table.c.task, plan_table.c.as_of, plan_table.c.params, plan_table.c.ceiling,
+           plan_table.c["items"], plan_table.c.code_version)
+_APPROVAL = (approval.c.approval_id, approval.c.task, approval.c.plan_hash, approval.c.requested_by,
+             approval.c.reason, approval.c.requested_at, approval.c.expires_at, approval.c.decided_at,
+             approval.c.decided_by, approval.c.decision, approval.c.used_by_run)
+
+
+def store(connection: Connection, proposal: Proposal, *, run_id: uuid.UUID, now: datetime) -> str:
+    """Keep the proposal's plan under its hash, which is returned; the same intention again changes nothing."""
+    plan_hash = proposal.hash()
+    connection.execute(upsert(plan_table).values(
+        plan_hash=plan_hash, task=proposal.task, run_id=run_id, as_of=proposal.as_of,
+        params=dict(proposal.overrides), ceiling=dict(proposal.ceiling), items=proposal.plan.rows(),
+        code_version=proposal.code_version, created_at=now).on_conflict_do_nothing())
+    return plan_hash
+
+
+def stored(connection: Connection, plan_hash: str) -> StoredPlan:
+    """The plan with this hash. Raises Refused when there is none."""
+    row = connection.execute(select(*_STORED).where(plan_table.c.plan_hash == plan_hash)).one_or_none()
+    if row is None:
+        raise Refused(f"there is no plan {plan_hash[:12]}…: make one with `keeper run TASK --plan`")
+    return StoredPlan(*row)
+
+
+def ask(connection: Connection, *, task: str, plan_hash: str, by: str, reason: str, now: datetime) -> uuid.UUID:
+    """The open approval of this plan, opened if there is none; its id. One that has expired is closed first."""
+    connection.execute(update(approval).where(
+        approval.c.plan_hash == plan_hash, approval.c.decided_at.is_(None), approval.c.expires_at <= now)
+        .values(decided_at=now, decided_by="expiry", decision="rejected", why="expired"))
+    approval_id = uuid.uuid4()
+    connection.execute(upsert(approval).values(
+        approval_id=approval_id, task=task, plan_hash=plan_hash, requested_by=by, reason=reason,
+        requested_at=now, expires_at=now + APPROVAL_LIFETIME)
+        .on_conflict_do_nothing(index_elements=[approval.c.plan_hash], index_where=approval.c.decided_at.is_(None)))
+    return connection.execute(select(approval.c.approval_id).where(
+        approval.c.plan_hash == plan_hash, approval.c.decided_at.is_(None))).scalar_one()
+
+
+def pending(connection: Connection, now: datetime) -> list[Approval]:
+    """The approvals that wait for a decision, oldest first."""
+    found = connection.execute(select(*_APPROVAL).where(
+        approval.c.decided_at.is_(None), approval.c.expires_at > now).order_by(approval.c.requested_at))
+    return [Approval(*row) for row in found]
+
+
+def decide(connection: Connection, approval_id: uuid.UUID, *, approve: bool, by: str, why: str, now: datetime,
+           operators: Sequence[str]) -> Approval:
+    """Approve or reject; the approval as decided. Raises Refused when it is not there, decided, expired, or when
+    the requester decides although there is another operator."""
+    row = connection.execute(select(*_APPROVAL).where(approval.c.approval_id == approval_id)
+                             .with_for_update()).one_or_none()
+    if row is None:
+        raise Refused(f"there is no approval {approval_id}: `keeper approvals list` shows the open ones")
+    found = Approval(*row)
+    if found.decision is not None:
+        raise Refused(f"approval {approval_id} was {found.decision} by {found.decided_by} already")
+    if found.expires_at <= now:
+        raise Refused(f"approval {approval_id} expired at {rfc3339(found.expires_at)}: run the task again for a new one")
+    if approve and found.requested_by == by and len(operators) > 1:
+        raise Refused(f"approval {approval_id} was asked for by {by}: another operator must approve it")
+    decision = "approved" if approve else "rejected"
+    connection.execute(update(approval).where(approval.c.approval_id == approval_id).values(
+        decided_at=now, decided_by=by, decision=decision, why=why))
+    audit.record(connection, actor=by, action="approve" if approve else "reject", subject=str(approval_id), why=why,
+                 now=now, details={"task": found.task, "plan_hash": found.plan_hash})
+    return Approval(*connection.execute(select(*_APPROVAL).where(approval.c.approval_id == approval_id)).one())
+
+
+def use(connection: Connection, *, plan_hash: str, run_id: uuid.UUID, now: datetime) -> bool:
+    """Spend an unused, unexpired approval of this plan on this run; the same run may come again. False: none."""
+    spent = connection.execute(select(approval.c.approval_id).where(
+        approval.c.plan_hash == plan_hash, approval.c.used_by_run == run_id)).first()
+    if spent:
+        return True
+    free = (select(approval.c.approval_id).where(
+        approval.c.plan_hash == plan_hash, approval.c.decision == "approved",
+        approval.c.used_by_run.is_(None), approval.c.expires_at > now)
+        .limit(1).with_for_update(skip_locked=True).scalar_subquery())
+    done = connection.execute(update(approval).where(approval.c.approval_id == free).values(used_by_run=run_id))
+    return bool(done.rowcount)
+
+
+def request_run(connection: Connection, *, task: str, actor: str, why: str, now: datetime,
+                params: Mapping[str, Any] | None = None, planning: bool = False, plan_hash: str | None = None,
+                break_glass: bool = False) -> uuid.UUID:
+    """Ask for a run by hand (an operator, an approval, another task); the request's id is the run key."""
+    request_id = uuid.uuid4()
+    connection.execute(insert(run_request).values(
+        request_id=request_id, task=task, actor=actor, why=why, params=dict(params or {}), planning=planning,
+        plan_hash=plan_hash, break_glass=break_glass, requested_at=now))
+    return request_id
