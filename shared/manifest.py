@@ -4,6 +4,7 @@ Everything reads it through here (Terraform reads the same bytes with `yamldecod
 the two equal). A wrong file fails when it is loaded, in words that name file, key, value and remedy.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -452,3 +453,20 @@ def _folders(functions: Path) -> Iterator[Path]:
     for folder in sorted(functions.iterdir()):
         if folder.is_dir() and not folder.name.startswith((".", "__")):
             yield folder
+
+
+def code_version(task: Task) -> str:
+    """Twelve hex digits over every file the task's source holds: its folder, the core, the rooms it uses.
+
+    The same in the repository and in the deployed zip, since they hold the same files.
+    """
+    shared = Path(__file__).resolve().parent
+    files = [*task.folder.glob("*.*"), *shared.glob("*.*")]
+    for room in task.uses:
+        files += (shared / room).rglob("*.*")
+    digest = hashlib.sha256()
+    base = task.folder.parent
+    for file in sorted((f for f in files if f.suffix in (".py", ".sql", ".yaml")), key=Path.as_posix):
+        place = file.relative_to(base if file.is_relative_to(base) else shared).as_posix()
+        digest.update(place.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]

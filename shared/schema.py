@@ -30,6 +30,9 @@ from shared.errors import Outcome
 
 SCHEMA = "groundskeeper"
 
+# The newest migration of the branch `groundskeeper`: code refuses a database at any other.
+VERSION = "0001"
+
 metadata = MetaData(
     schema=SCHEMA,
     naming_convention={

@@ -1,0 +1,283 @@
+"""What a task's `run(ctx, params)` is given: the time, the database, the world, and the ledger's promises.
+
+`ctx.begin()` is the only way to write: its transaction proves the lease, heeds pause, deadline and SIGTERM, and
+carries the run's counts, so that what the ledger says and what was done stand or fall together.
+"""
+
+import random
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from shared import holds, ledger, objects, outbox, pauses, plans, secrets
+from shared.call import Call, Message, Reply, Request
+from shared.clock import Clock
+from shared.database import Database
+from shared.errors import Refused, Stopped
+from shared.logs import Log, log
+from shared.manifest import Task
+from shared.schema import verified_backup
+from shared.settings import Settings
+
+# Set by SIGTERM and by the laptop's plane: every run in this process stops at its next transaction.
+process_stopping = threading.Event()
+
+
+class Planned(Exception):
+    """Ends a run that only plans; the wrapper turns it into the outcome `planned`."""
+
+    def __init__(self, plan: plans.Plan | None) -> None:
+        super().__init__("planned")
+        self.plan = plan
+
+
+class Context:
+    """One attempt of one run. Made by the wrapper, used on one thread."""
+
+    now: datetime
+    """Aware UTC, fixed for the run: an approved run has its plan's moment, so that its cutoffs are the same."""
+    counts: dict[str, int]
+    """What was achieved so far, also by killed attempts of this run. Change it through `count`."""
+
+    def __init__(self, *, task: Task, call: Call, opened: ledger.Opened, database: Database, settings: Settings,
+                 clock: Clock, now: datetime, deadline: float, params: Mapping[str, Any], code_version: str,
+                 starter: Callable[[str, uuid.UUID], None]) -> None:
+        """`deadline` is on the clock's monotonic scale; `params` are the effective ones, as plain data."""
+        self.task = task
+        self.run_id = opened.run_id
+        self.attempt = opened.attempt
+        self.actor = call.actor
+        self.now = now
+        self.clock = clock
+        self.random = random.Random(self.run_id.int)  # noqa: S311 - jitter and sampling, not secrets
+        self.log: Log = log
+        self.message: Message | None = call.message
+        self.request: Request | None = call.request
+        self.reply: Reply | None = None
+        self.counts = dict(opened.counts)
+        self.planning = call.planning or (task.destructive and settings.mode == "observe")
+        self.shard = call.shard
+        self.lease_lost = threading.Event()
+        self.done: int | None = None
+        self.total: int | None = None
+        self.proposal: plans.Proposal | None = None
+        self._call = call
+        self._opened = opened
+        self._database = database
+        self._settings = settings
+        self._deadline = deadline
+        self._params = params
+        self._code_version = code_version
+        self._starter = starter
+        self._authorized = False
+        self._ticked: datetime | None = None
+
+    # --- time and stopping
+
+    def time_left(self) -> float:
+        """Seconds until this run must end."""
+        return max(0.0, self._deadline - self.clock.monotonic())
+
+    @property
+    def stopping(self) -> bool:
+        """Whether to end now: the deadline came, SIGTERM came, or the lease is lost. Progress is kept."""
+        return process_stopping.is_set() or self.lease_lost.is_set() or self.time_left() <= 0
+
+    def check(self) -> None:
+        """End the run where `stopping` says so. Raises Stopped."""
+        if self.lease_lost.is_set():
+            raise Stopped("the lease was lost")
+        if process_stopping.is_set():
+            raise Stopped("the process was asked to stop")
+        if self.time_left() <= 0:
+            raise Stopped("the time was up; the next run goes on")
+
+    def tick(self) -> bool:
+        """Wait for the next tick of an `every` run; False when its minute is over or it must stop.
+
+        Ticks are aligned to the minute; one that was missed because the work took longer is not made up for. By
+        hand, or for a minute long past, there is exactly one tick.
+        """
+        step, slot = self._call.tick_s, self._call.scheduled_for
+        now = self.clock.now()
+        if self._ticked is None:
+            self._ticked = now
+            return not self.stopping
+        if step is None or slot is None:
+            return False
+        elapsed = (now - slot).total_seconds()
+        due = slot + timedelta(seconds=step * (int(elapsed // step) + 1))
+        if due >= slot + timedelta(minutes=1):
+            return False
+        while (wait := (due - self.clock.now()).total_seconds()) > 0 and not self.stopping:
+            self.clock.sleep(min(wait, 0.5))
+        self._ticked = due
+        return not self.stopping
+
+    # --- the database
+
+    @property
+    def _name(self) -> str:
+        return f"{self.task.name}/{str(self.run_id)[:8]}"
+
+    @contextmanager
+    def begin(self, *, lock_timeout_ms: int = 2000, statement_timeout_ms: int = 60_000) -> Iterator[Connection]:
+        """A transaction to write in. Raises Stopped (deadline, SIGTERM, pause), LeaseLost, or ends a planning run."""
+        self.check()
+        if self.planning:
+            raise Planned(self.proposal.plan if self.proposal else None)
+        if self.task.destructive and not self._authorized:
+            raise RuntimeError(f"{self.task.name} is destructive and wrote before ctx.authorize(plan)")
+        with self._guarded(lock_timeout_ms, statement_timeout_ms) as connection:
+            yield connection
+
+    @contextmanager
+    def _guarded(self, lock_timeout_ms: int = 2000, statement_timeout_ms: int = 60_000) -> Iterator[Connection]:
+        before = dict(self.counts)
+        try:
+            with self._database.transaction(lock_timeout_ms=lock_timeout_ms, name=self._name,
+                                            statement_timeout_ms=statement_timeout_ms) as connection:
+                ledger.check_fence(connection, self._opened.fence)
+                if stops := pauses.in_force(connection, self.clock.now(), self.task.name):
+                    raise Stopped(f"paused by {stops[0].paused_by}: {stops[0].reason}")
+                yield connection
+                if self.counts != before:
+                    ledger.keep_counts(connection, self.run_id, self.counts)
+        except BaseException:
+            self.counts = before  # what was rolled back was not achieved
+            raise
+
+    @contextmanager
+    def read(self, *, statement_timeout_ms: int = 60_000) -> Iterator[Connection]:
+        """A transaction that can only read."""
+        with self._database.transaction(read_only=True, name=self._name,
+                                        statement_timeout_ms=statement_timeout_ms) as connection:
+            yield connection
+
+    @contextmanager
+    def autocommit(self, *, lock_timeout_ms: int = 2000, statement_timeout_ms: int = 600_000) -> Iterator[Connection]:
+        """A connection outside transactions, for statements that refuse one. The lease is proven just before."""
+        with self.begin():
+            pass
+        with self._database.autocommit(lock_timeout_ms=lock_timeout_ms,
+                                       statement_timeout_ms=statement_timeout_ms) as connection:
+            yield connection
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Add to the run's counts; written with the transaction under way, or with the next one."""
+        self.counts[name] = self.counts.get(name, 0) + by
+
+    def progress(self, done: int, total: int | None) -> None:
+        """Say how far the run is, in items; shown with its next heartbeat."""
+        self.done, self.total = done, total
+
+    # --- plans
+
+    def authorize(self, plan: plans.Plan) -> None:
+        """Return when the run may act on `plan`; end it as planned, or refused with the plan kept, where it may not.
+
+        The ceiling is the plan's own when the run was asked for by a plan's hash, else the task's caps. Above it
+        an approval is opened and the run is refused before its first write.
+        """
+        with self._guarded() as connection:
+            wanted = plans.stored(connection, self._call.plan_hash) if self._call.plan_hash else None
+            self.proposal = self._propose(plan, wanted.ceiling if wanted else self.task.caps)
+            plan_hash = plans.store(connection, self.proposal, run_id=self.run_id, now=self.clock.now())
+        if self.planning:
+            raise Planned(plan)
+        if wanted and plan_hash != wanted.plan_hash:
+            raise Refused(f"the plan {wanted.plan_hash[:12]}… no longer holds (parameters or code changed since): "
+                          f"plan again with `keeper run {self.task.name} --plan`")
+        self._backup_gate()
+        over = self.proposal.over()
+        if over and wanted:
+            raise Refused(f"the run would touch {', '.join(over)} by now: above what its plan asked for")
+        if over:
+            self._ask(plan, over)
+        if wanted and self._above_caps(wanted.ceiling):
+            with self._guarded() as connection:
+                if not plans.use(connection, plan_hash=plan_hash, run_id=self.run_id, now=self.clock.now()):
+                    raise Refused(f"the plan {plan_hash[:12]}… is above the task's cap and has no unused approval: "
+                                  "`keeper approvals list`")
+        self._authorized = True
+
+    def _propose(self, plan: plans.Plan, ceiling: Mapping[str, int]) -> plans.Proposal:
+        return plans.Proposal(task=self.task.name, code_version=self._code_version, params=self._params,
+                              overrides=self._call.overrides, as_of=self.now, ceiling=ceiling, plan=plan)
+
+    def _above_caps(self, ceiling: Mapping[str, int]) -> bool:
+        return any(ceiling.get(unit, 0) > cap for unit, cap in self.task.caps.items())
+
+    def _ask(self, plan: plans.Plan, over: list[str]) -> None:
+        totals = plan.totals()
+        ceiling = {unit: max(cap, totals.get(unit, 0)) for unit, cap in self.task.caps.items()}
+        self.proposal = self._propose(plan, ceiling)
+        with self._guarded() as connection:
+            plan_hash = plans.store(connection, self.proposal, run_id=self.run_id, now=self.clock.now())
+            approval_id = plans.ask(connection, task=self.task.name, plan_hash=plan_hash, by=self.actor,
+                                    reason=f"above the cap: {', '.join(over)}", now=self.clock.now())
+        raise Refused(f"the run would touch {', '.join(over)}: look at the plan and decide with "
+                      f"`keeper approvals approve {approval_id}`")
+
+    def _backup_gate(self) -> None:
+        gate = self._settings.backup_gate
+        if gate is None or not self.task.destructive:
+            return
+        if self._call.break_glass:
+            self.log.warning("backup gate broken by hand", actor=self.actor, why=self._call.why)
+            return
+        with self.read() as connection:
+            newest = connection.execute(select(func.max(verified_backup.c.taken_at)).where(
+                verified_backup.c.verified_at <= self.clock.now())).scalar_one()
+        if newest is None or self.clock.now() - newest > gate:
+            age = "none is known" if newest is None else f"the newest is of {newest.isoformat()}"
+            raise Refused(f"no verified backup younger than {gate.total_seconds() / 3600:.0f} hours ({age}): run "
+                          "backup_database and verify_backup, or break the glass with a reason")
+
+    def holds(self) -> list[holds.Hold]:
+        """The legal holds in force now; read again before each batch, since one may be placed meanwhile."""
+        with self.read() as connection:
+            return holds.in_force(connection, self.clock.now())
+
+    # --- the world
+
+    def objects(self, place: str) -> objects.Objects:
+        """The objects of a logical bucket this task declares, or at a location (gs://… or a folder with a /)."""
+        if "/" in place:
+            return objects.at(place)
+        if place not in {b.bucket for b in self.task.buckets}:
+            raise RuntimeError(f"{self.task.name} uses bucket {place!r} but its task.yaml does not name it")
+        return objects.at(self._settings.bucket(place))
+
+    def secret(self, name: str, version: str = "latest") -> str:
+        """The secret's value. Raises Unavailable when it has none, RuntimeError when task.yaml does not name it."""
+        if name not in self.task.secrets:
+            raise RuntimeError(f"{self.task.name} reads secret {name!r} but its task.yaml does not name it")
+        return secrets.store(self._settings).get(name, version)
+
+    def publish(self, connection: Connection, *, topic: str, kind: str, data: dict[str, Any],
+                account_id: str | None = None, ordering_key: str | None = None,
+                event_id: uuid.UUID | None = None) -> uuid.UUID:
+        """Publish an event with the caller's transaction; outbox_relay sends it. The event's id."""
+        return outbox.publish(connection, topic=topic, kind=kind, data=data, now=self.clock.now(),
+                              account_id=account_id, ordering_key=ordering_key, event_id=event_id)
+
+    def start(self, task: str, reason: str, *, params: Mapping[str, Any] | None = None) -> uuid.UUID:
+        """Start another task as a run of its own, with its own lease and row; the request's id."""
+        if task not in self.task.starts:
+            raise RuntimeError(f"{self.task.name} starts {task!r} but its task.yaml does not name it under starts")
+        with self.begin() as connection:
+            request_id = plans.request_run(connection, task=task, actor=self.task.name, why=reason, params=params,
+                                           now=self.clock.now())
+        self._starter(task, request_id)
+        return request_id
+
+    def respond(self, status: int, body: bytes, content_type: str = "application/json",
+                headers: Mapping[str, str] | None = None) -> None:
+        """What an endpoint answers instead of the run's JSON, when the run ends well."""
+        self.reply = Reply(status, body, {"Content-Type": content_type, **(headers or {})})

@@ -1,0 +1,233 @@
+"""Objects by location: `gs://bucket/prefix` or a folder, one interface.
+
+Writes appear whole or not at all; `create` never replaces; deletes and copies can insist on the generation they
+were decided on. A folder's generation is the file's modification time in nanoseconds.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, BinaryIO, Protocol, cast
+
+from shared.errors import ConfigurationError
+
+
+class Exists(Exception):
+    """An object of that name is there already, so it was not created."""
+
+
+class Changed(Exception):
+    """The object is not at the generation the caller decided on; nothing was done."""
+
+
+class Missing(Exception):
+    """There is no object of that name."""
+
+
+@dataclass(frozen=True)
+class Stat:
+    """What is known of one object. Size in bytes; `created` is when this generation was written."""
+
+    name: str
+    size: int
+    generation: int
+    created: datetime
+    custom_time: datetime | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
+
+
+class Objects(Protocol):
+    """A place for objects. Names are relative to the location and use `/`."""
+
+    location: str
+
+    def open(self, name: str) -> IO[bytes]:
+        """Stream an object out. Raises Missing."""
+        ...
+
+    def create(self, name: str) -> contextlib.AbstractContextManager[BinaryIO]:
+        """Stream an object in under its final name, which appears when the block ends well. Raises Exists."""
+        ...
+
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[Stat]:
+        """The objects below `prefix` in order of name, from the first after `after`; pages are fetched as needed."""
+        ...
+
+    def stat(self, name: str) -> Stat:
+        """What is known of `name`. Raises Missing."""
+        ...
+
+    def copy(self, name: str, to: "Objects", target: str) -> Stat:
+        """Copy to `target` elsewhere, which must not exist. Raises Missing, Exists."""
+        ...
+
+    def delete(self, name: str, *, generation: int) -> None:
+        """Delete exactly this generation. Raises Missing, Changed."""
+        ...
+
+
+def at(location: str) -> Objects:
+    """The objects at `location`: gs://bucket/prefix or a folder. Raises ConfigurationError."""
+    if location.startswith("gs://"):
+        bucket, _, prefix = location.removeprefix("gs://").partition("/")
+        if not bucket:
+            raise ConfigurationError(f"location {location!r} names no bucket: expected gs://bucket/prefix")
+        return _Bucket(bucket, prefix.strip("/"))
+    if "://" in location:
+        raise ConfigurationError(f"location {location!r}: expected gs://bucket/prefix or a folder")
+    return _Folder(Path(location))
+
+
+def sha256(stream: IO[bytes]) -> str:
+    """The SHA-256 of what is left of `stream`, as hex."""
+    return hashlib.file_digest(cast(BinaryIO, stream), "sha256").hexdigest()
+
+
+class _Folder:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.location = str(root)
+
+    def _path(self, name: str) -> Path:
+        if not name or name.startswith("/") or any(part in ("", ".", "..") for part in name.split("/")):
+            raise ValueError(f"object name {name!r}: expected a relative path without . or ..")
+        return self.root / name
+
+    def open(self, name: str) -> IO[bytes]:
+        try:
+            return self._path(name).open("rb")
+        except (FileNotFoundError, IsADirectoryError):
+            raise Missing(f"{self.location}/{name}") from None
+
+    @contextlib.contextmanager
+    def create(self, name: str) -> Iterator[BinaryIO]:
+        path = self._path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            try:
+                os.link(temporary, path)  # fails when the name exists, unlike rename
+            except FileExistsError:
+                raise Exists(f"{self.location}/{name}") from None
+        finally:
+            os.unlink(temporary)
+
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[Stat]:
+        names = sorted(
+            path.relative_to(self.root).as_posix() for path in self.root.rglob("*")
+            if path.is_file() and not path.is_symlink() and not path.name.startswith(".partial-"))
+        for name in names:
+            if name.startswith(prefix) and name > after:
+                with contextlib.suppress(Missing):  # deleted since it was listed
+                    yield self.stat(name)
+
+    def stat(self, name: str) -> Stat:
+        try:
+            found = self._path(name).stat()
+        except FileNotFoundError:
+            raise Missing(f"{self.location}/{name}") from None
+        return Stat(name, found.st_size, found.st_mtime_ns, datetime.fromtimestamp(found.st_mtime, UTC))
+
+    def copy(self, name: str, to: Objects, target: str) -> Stat:
+        with self.open(name) as source, to.create(target) as sink:
+            shutil.copyfileobj(source, sink)
+        return to.stat(target)
+
+    def delete(self, name: str, *, generation: int) -> None:
+        if self.stat(name).generation != generation:
+            raise Changed(f"{self.location}/{name}")
+        self._path(name).unlink()
+
+
+class _Bucket:
+    def __init__(self, bucket: str, prefix: str) -> None:
+        from google.cloud import storage
+
+        self.location = f"gs://{bucket}/{prefix}".rstrip("/")
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._client = storage.Client()
+        self._bucket = self._client.bucket(bucket)
+
+    def _blob(self, name: str) -> Any:
+        return self._bucket.blob(self._prefix + name)
+
+    def open(self, name: str) -> IO[bytes]:
+        from google.api_core.exceptions import NotFound
+
+        stream = self._blob(name).open("rb")
+        try:
+            stream.peek(1)  # the first read is what finds out whether the object is there
+        except NotFound:
+            raise Missing(f"{self.location}/{name}") from None
+        return cast(IO[bytes], stream)
+
+    @contextlib.contextmanager
+    def create(self, name: str) -> Iterator[BinaryIO]:
+        from google.api_core.exceptions import PreconditionFailed
+
+        writer = self._blob(name).open("wb", if_generation_match=0)
+        try:
+            yield writer
+        except BaseException:
+            writer.terminate()  # close() would finish the upload and make the half object appear
+            raise
+        try:
+            writer.close()
+        except PreconditionFailed:
+            raise Exists(f"{self.location}/{name}") from None
+
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[Stat]:
+        start = self._prefix + after if after else None
+        for blob in self._client.list_blobs(self._bucket, prefix=self._prefix + prefix, start_offset=start):
+            name = blob.name.removeprefix(self._prefix)
+            if name > after:  # start_offset includes the name itself
+                yield self._stat(blob)
+
+    def _stat(self, blob: Any) -> Stat:
+        return Stat(blob.name.removeprefix(self._prefix), blob.size or 0, int(blob.generation or 0),
+                    blob.time_created, blob.custom_time, tuple(sorted((blob.metadata or {}).items())))
+
+    def stat(self, name: str) -> Stat:
+        blob = self._bucket.get_blob(self._prefix + name)
+        if blob is None:
+            raise Missing(f"{self.location}/{name}")
+        return self._stat(blob)
+
+    def copy(self, name: str, to: Objects, target: str) -> Stat:
+        if not isinstance(to, _Bucket):
+            with self.open(name) as source, to.create(target) as sink:
+                shutil.copyfileobj(source, sink)
+            return to.stat(target)
+        from google.api_core.exceptions import NotFound, PreconditionFailed
+
+        try:
+            token, destination = None, to._blob(target)
+            while True:
+                token, _, _ = destination.rewrite(self._blob(name), token=token, if_generation_match=0)
+                if token is None:
+                    return to.stat(target)
+        except NotFound:
+            raise Missing(f"{self.location}/{name}") from None
+        except PreconditionFailed:
+            raise Exists(f"{to.location}/{target}") from None
+
+    def delete(self, name: str, *, generation: int) -> None:
+        from google.api_core.exceptions import NotFound, PreconditionFailed
+
+        try:
+            self._blob(name).delete(if_generation_match=generation)
+        except NotFound:
+            raise Missing(f"{self.location}/{name}") from None
+        except PreconditionFailed:
+            raise Changed(f"{self.location}/{name}") from None
+
