@@ -71,8 +71,14 @@ class Call:
 def of_slot(trigger: Cron | Every, moment: datetime, *, shard: int = 0) -> Call:
     """The call a schedule makes at `moment`; Scheduler's jitter is cut to the minute, the finest slot there is."""
     slot = minute_of(moment)
-    return Call(trigger=trigger.kind, run_key=rfc3339(slot), actor="scheduler", scheduled_for=slot, shard=shard,
-                tick_s=trigger.seconds if isinstance(trigger, Every) else None)
+    return Call(
+        trigger=trigger.kind,
+        run_key=rfc3339(slot),
+        actor="scheduler",
+        scheduled_for=slot,
+        shard=shard,
+        tick_s=trigger.seconds if isinstance(trigger, Every) else None,
+    )
 
 
 def of_message(envelope: Mapping[str, Any]) -> Call:
@@ -92,9 +98,20 @@ def of_message(envelope: Mapping[str, Any]) -> Call:
         moment = parse_rfc3339(published) if published else None
     except (ValueError, TypeError):
         moment = None
-    return Call(trigger="topic", run_key=message_id, actor="pubsub", scheduled_for=moment, message=Message(
-        message_id, data, dict(raw.get("attributes") or {}), raw.get("orderingKey") or "", moment,
-        envelope.get("deliveryAttempt")))
+    return Call(
+        trigger="topic",
+        run_key=message_id,
+        actor="pubsub",
+        scheduled_for=moment,
+        message=Message(
+            message_id,
+            data,
+            dict(raw.get("attributes") or {}),
+            raw.get("orderingKey") or "",
+            moment,
+            envelope.get("deliveryAttempt"),
+        ),
+    )
 
 
 def of_request(request: Request) -> Call:
@@ -129,6 +146,8 @@ def parse(task: Task, request: Request, document: Any) -> Call:
         if request.method not in endpoint.methods:
             raise BadCall(f"method {request.method} is not one of {', '.join(endpoint.methods)}")
         return of_request(request)
-    raise BadCall(f"nothing here starts {task.name}: expected Cloud Scheduler's header "
-                  "X-CloudScheduler-ScheduleTime, a Pub/Sub push envelope or {'run_request': id}; "
-                  f"to start it by hand use `keeper run {task.name}`")
+    raise BadCall(
+        f"nothing here starts {task.name}: expected Cloud Scheduler's header "
+        "X-CloudScheduler-ScheduleTime, a Pub/Sub push envelope or {'run_request': id}; "
+        f"to start it by hand use `keeper run {task.name}`"
+    )

@@ -44,9 +44,21 @@ class Context:
     counts: dict[str, int]
     """What was achieved so far, also by killed attempts of this run. Change it through `count`."""
 
-    def __init__(self, *, task: Task, call: Call, opened: ledger.Opened, database: Database, settings: Settings,
-                 clock: Clock, now: datetime, deadline: float, params: Mapping[str, Any], code_version: str,
-                 starter: Callable[[str, uuid.UUID], None]) -> None:
+    def __init__(
+        self,
+        *,
+        task: Task,
+        call: Call,
+        opened: ledger.Opened,
+        database: Database,
+        settings: Settings,
+        clock: Clock,
+        now: datetime,
+        deadline: float,
+        params: Mapping[str, Any],
+        code_version: str,
+        starter: Callable[[str, uuid.UUID], None],
+    ) -> None:
         """`deadline` is on the clock's monotonic scale; `params` are the effective ones, as plain data."""
         self.task = task
         self.run_id = opened.run_id
@@ -140,8 +152,9 @@ class Context:
     def _guarded(self, lock_timeout_ms: int = 2000, statement_timeout_ms: int = 60_000) -> Iterator[Connection]:
         before = dict(self.counts)
         try:
-            with self._database.transaction(lock_timeout_ms=lock_timeout_ms, name=self._name,
-                                            statement_timeout_ms=statement_timeout_ms) as connection:
+            with self._database.transaction(
+                lock_timeout_ms=lock_timeout_ms, name=self._name, statement_timeout_ms=statement_timeout_ms
+            ) as connection:
                 ledger.check_fence(connection, self._opened.fence)
                 if stops := pauses.in_force(connection, self.clock.now(), self.task.name):
                     raise Stopped(f"paused by {stops[0].paused_by}: {stops[0].reason}")
@@ -155,8 +168,9 @@ class Context:
     @contextmanager
     def read(self, *, statement_timeout_ms: int = 60_000) -> Iterator[Connection]:
         """A transaction that can only read."""
-        with self._database.transaction(read_only=True, name=self._name,
-                                        statement_timeout_ms=statement_timeout_ms) as connection:
+        with self._database.transaction(
+            read_only=True, name=self._name, statement_timeout_ms=statement_timeout_ms
+        ) as connection:
             yield connection
 
     @contextmanager
@@ -164,8 +178,9 @@ class Context:
         """A connection outside transactions, for statements that refuse one. The lease is proven just before."""
         with self.begin():
             pass
-        with self._database.autocommit(lock_timeout_ms=lock_timeout_ms,
-                                       statement_timeout_ms=statement_timeout_ms) as connection:
+        with self._database.autocommit(
+            lock_timeout_ms=lock_timeout_ms, statement_timeout_ms=statement_timeout_ms
+        ) as connection:
             yield connection
 
     def count(self, name: str, by: int = 1) -> None:
@@ -191,8 +206,10 @@ class Context:
         if self.planning:
             raise Planned(plan)
         if wanted and plan_hash != wanted.plan_hash:
-            raise Refused(f"the plan {wanted.plan_hash[:12]}… no longer holds (parameters or code changed since): "
-                          f"plan again with `keeper run {self.task.name} --plan`")
+            raise Refused(
+                f"the plan {wanted.plan_hash[:12]}… no longer holds (parameters or code changed since): "
+                f"plan again with `keeper run {self.task.name} --plan`"
+            )
         self._backup_gate()
         over = self.proposal.over()
         if over and wanted:
@@ -202,13 +219,22 @@ class Context:
         if wanted and self._above_caps(wanted.ceiling):
             with self._guarded() as connection:
                 if not plans.use(connection, plan_hash=plan_hash, run_id=self.run_id, now=self.clock.now()):
-                    raise Refused(f"the plan {plan_hash[:12]}… is above the task's cap and has no unused approval: "
-                                  "`keeper approvals list`")
+                    raise Refused(
+                        f"the plan {plan_hash[:12]}… is above the task's cap and has no unused approval: "
+                        "`keeper approvals list`"
+                    )
         self._authorized = True
 
     def _propose(self, plan: plans.Plan, ceiling: Mapping[str, int]) -> plans.Proposal:
-        return plans.Proposal(task=self.task.name, code_version=self._code_version, params=self._params,
-                              overrides=self._call.overrides, as_of=self.now, ceiling=ceiling, plan=plan)
+        return plans.Proposal(
+            task=self.task.name,
+            code_version=self._code_version,
+            params=self._params,
+            overrides=self._call.overrides,
+            as_of=self.now,
+            ceiling=ceiling,
+            plan=plan,
+        )
 
     def _above_caps(self, ceiling: Mapping[str, int]) -> bool:
         return any(ceiling.get(unit, 0) > cap for unit, cap in self.task.caps.items())
@@ -219,10 +245,18 @@ class Context:
         self.proposal = self._propose(plan, ceiling)
         with self._guarded() as connection:
             plan_hash = plans.store(connection, self.proposal, run_id=self.run_id, now=self.clock.now())
-            approval_id = plans.ask(connection, task=self.task.name, plan_hash=plan_hash, by=self.actor,
-                                    reason=f"above the cap: {', '.join(over)}", now=self.clock.now())
-        raise Refused(f"the run would touch {', '.join(over)}: look at the plan and decide with "
-                      f"`keeper approvals approve {approval_id}`")
+            approval_id = plans.ask(
+                connection,
+                task=self.task.name,
+                plan_hash=plan_hash,
+                by=self.actor,
+                reason=f"above the cap: {', '.join(over)}",
+                now=self.clock.now(),
+            )
+        raise Refused(
+            f"the run would touch {', '.join(over)}: look at the plan and decide with "
+            f"`keeper approvals approve {approval_id}`"
+        )
 
     def _backup_gate(self) -> None:
         gate = self._settings.backup_gate
@@ -232,12 +266,15 @@ class Context:
             self.log.warning("backup gate broken by hand", actor=self.actor, why=self._call.why)
             return
         with self.read() as connection:
-            newest = connection.execute(select(func.max(verified_backup.c.taken_at)).where(
-                verified_backup.c.verified_at <= self.clock.now())).scalar_one()
+            newest = connection.execute(
+                select(func.max(verified_backup.c.taken_at)).where(verified_backup.c.verified_at <= self.clock.now())
+            ).scalar_one()
         if newest is None or self.clock.now() - newest > gate:
             age = "none is known" if newest is None else f"the newest is of {newest.isoformat()}"
-            raise Refused(f"no verified backup younger than {gate.total_seconds() / 3600:.0f} hours ({age}): run "
-                          "backup_database and verify_backup, or break the glass with a reason")
+            raise Refused(
+                f"no verified backup younger than {gate.total_seconds() / 3600:.0f} hours ({age}): run "
+                "backup_database and verify_backup, or break the glass with a reason"
+            )
 
     def holds(self) -> list[holds.Hold]:
         """The legal holds in force now; read again before each batch, since one may be placed meanwhile."""
@@ -260,24 +297,46 @@ class Context:
             raise RuntimeError(f"{self.task.name} reads secret {name!r} but its task.yaml does not name it")
         return secrets.store(self._settings).get(name, version)
 
-    def publish(self, connection: Connection, *, topic: str, kind: str, data: dict[str, Any],
-                account_id: str | None = None, ordering_key: str | None = None,
-                event_id: uuid.UUID | None = None) -> uuid.UUID:
+    def publish(
+        self,
+        connection: Connection,
+        *,
+        topic: str,
+        kind: str,
+        data: dict[str, Any],
+        account_id: str | None = None,
+        ordering_key: str | None = None,
+        event_id: uuid.UUID | None = None,
+    ) -> uuid.UUID:
         """Publish an event with the caller's transaction; outbox_relay sends it. The event's id."""
-        return outbox.publish(connection, topic=topic, kind=kind, data=data, now=self.clock.now(),
-                              account_id=account_id, ordering_key=ordering_key, event_id=event_id)
+        return outbox.publish(
+            connection,
+            topic=topic,
+            kind=kind,
+            data=data,
+            now=self.clock.now(),
+            account_id=account_id,
+            ordering_key=ordering_key,
+            event_id=event_id,
+        )
 
     def start(self, task: str, reason: str, *, params: Mapping[str, Any] | None = None) -> uuid.UUID:
         """Start another task as a run of its own, with its own lease and row; the request's id."""
         if task not in self.task.starts:
             raise RuntimeError(f"{self.task.name} starts {task!r} but its task.yaml does not name it under starts")
         with self.begin() as connection:
-            request_id = plans.request_run(connection, task=task, actor=self.task.name, why=reason, params=params,
-                                           now=self.clock.now())
+            request_id = plans.request_run(
+                connection, task=task, actor=self.task.name, why=reason, params=params, now=self.clock.now()
+            )
         self._starter(task, request_id)
         return request_id
 
-    def respond(self, status: int, body: bytes, content_type: str = "application/json",
-                headers: Mapping[str, str] | None = None) -> None:
+    def respond(
+        self,
+        status: int,
+        body: bytes,
+        content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         """What an endpoint answers instead of the run's JSON, when the run ends well."""
         self.reply = Reply(status, body, {"Content-Type": content_type, **(headers or {})})

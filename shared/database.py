@@ -31,11 +31,14 @@ def url_of(text_url: str) -> URL:
     try:
         url = make_url(text_url)
     except ArgumentError:
-        raise ConfigurationError("DATABASE_URL: expected postgresql://user:password@host:port/database; "
-                                 "its value is not shown because it may hold a password") from None
+        raise ConfigurationError(
+            "DATABASE_URL: expected postgresql://user:password@host:port/database; "
+            "its value is not shown because it may hold a password"
+        ) from None
     if url.get_backend_name() not in ("postgresql", "postgres"):
-        raise ConfigurationError(f"DATABASE_URL: expected postgresql://…, got {url.drivername}://…: "
-                                 "Groundskeeper runs on PostgreSQL only")
+        raise ConfigurationError(
+            f"DATABASE_URL: expected postgresql://…, got {url.drivername}://…: Groundskeeper runs on PostgreSQL only"
+        )
     return url.set(drivername="postgresql+pg8000")
 
 
@@ -47,19 +50,21 @@ def _connect_args(url: URL, settings: Settings) -> tuple[URL, dict[str, Any]]:
     mode = query.pop("sslmode", None)
     query.pop("iam", None)
     if ca_file or settings.database_ca:
-        context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None,
-                                             cadata=settings.database_ca)
+        context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None, cadata=settings.database_ca)
         # An instance's own certificate authority signs that one instance; its name is not the private address.
         context.check_hostname = False
         args["ssl_context"] = context
     elif mode in ("require", "verify-ca", "verify-full"):
         args["ssl_context"] = ssl.create_default_context()
     elif settings.in_cloud:
-        raise ConfigurationError("DATABASE_URL has no certificate authority in the cloud: set DATABASE_CA to the "
-                                 "instance's server CA (terraform does), so that TLS is verified")
+        raise ConfigurationError(
+            "DATABASE_URL has no certificate authority in the cloud: set DATABASE_CA to the "
+            "instance's server CA (terraform does), so that TLS is verified"
+        )
     if query:
-        raise ConfigurationError(f"DATABASE_URL: unknown options {', '.join(sorted(query))}: known are iam, "
-                                 "sslmode, sslrootcert")
+        raise ConfigurationError(
+            f"DATABASE_URL: unknown options {', '.join(sorted(query))}: known are iam, sslmode, sslrootcert"
+        )
     return url.set(query={}), args
 
 
@@ -74,8 +79,9 @@ class Database:
         self._iam = url.query.get("iam") == "1"
         self.url, self._args = _connect_args(url, settings)
         self.application = application
-        self.engine = self._open(poolclass=QueuePool, pool_size=pool_size, max_overflow=0, pool_timeout=30,
-                                 pool_pre_ping=True)
+        self.engine = self._open(
+            poolclass=QueuePool, pool_size=pool_size, max_overflow=0, pool_timeout=30, pool_pre_ping=True
+        )
 
     def _open(self, *, startup: dict[str, str] | None = None, **options: Any) -> Engine:
         arguments = {**self._args, "application_name": self.application[:63], "startup_params": startup}
@@ -86,20 +92,34 @@ class Database:
         return engine
 
     @contextmanager
-    def transaction(self, *, read_only: bool = False, lock_timeout_ms: int = 2000,
-                    statement_timeout_ms: int = 60_000, name: str | None = None) -> Iterator[Connection]:
+    def transaction(
+        self,
+        *,
+        read_only: bool = False,
+        lock_timeout_ms: int = 2000,
+        statement_timeout_ms: int = 60_000,
+        name: str | None = None,
+    ) -> Iterator[Connection]:
         """A transaction: committed at the end, rolled back on an exception. `name` is shown to the server."""
         with self.engine.begin() as connection:
-            connection.execute(_MANNERS, {
-                "lock": f"{lock_timeout_ms}ms", "statement": f"{statement_timeout_ms}ms",
-                "name": (name or self.application)[:63], "read_only": "on" if read_only else "off"})
+            connection.execute(
+                _MANNERS,
+                {
+                    "lock": f"{lock_timeout_ms}ms",
+                    "statement": f"{statement_timeout_ms}ms",
+                    "name": (name or self.application)[:63],
+                    "read_only": "on" if read_only else "off",
+                },
+            )
             yield connection
 
     @contextmanager
     def autocommit(self, *, lock_timeout_ms: int = 2000, statement_timeout_ms: int = 600_000) -> Iterator[Connection]:
         """A connection of its own outside any transaction, its settings given at its start and gone with it."""
-        options = (f"-c row_security=off -c lock_timeout={lock_timeout_ms}ms -c TimeZone=UTC"
-                   f" -c statement_timeout={statement_timeout_ms}ms")
+        options = (
+            f"-c row_security=off -c lock_timeout={lock_timeout_ms}ms -c TimeZone=UTC"
+            f" -c statement_timeout={statement_timeout_ms}ms"
+        )
         engine = self._open(startup={"options": options}, poolclass=NullPool, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             yield connection
@@ -127,7 +147,8 @@ class Database:
 _MANNERS = text(
     "select set_config('row_security', 'off', true), set_config('lock_timeout', :lock, true),"
     " set_config('statement_timeout', :statement, true), set_config('application_name', :name, true),"
-    " set_config('timezone', 'UTC', true), set_config('transaction_read_only', :read_only, true)")
+    " set_config('timezone', 'UTC', true), set_config('transaction_read_only', :read_only, true)"
+)
 
 
 def _allow_long_answers(connection: Any, _record: Any) -> None:
@@ -143,8 +164,8 @@ def _use_access_token(engine: Engine) -> None:
     @event.listens_for(engine, "do_connect")
     def with_token(_dialect: Any, _record: Any, _args: Any, parameters: dict[str, Any]) -> None:
         if not credentials.valid:  # checked by the server at connect only, so a fresh one a connection suffices
-            credentials.refresh(google.auth.transport.requests.Request())
-        register(credentials.token)
+            credentials.refresh(google.auth.transport.requests.Request())  # type: ignore[no-untyped-call]
+        register(str(credentials.token))
         parameters["password"] = credentials.token
 
 

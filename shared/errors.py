@@ -51,7 +51,7 @@ OUTCOMES: dict[Outcome, Meaning] = {
 }
 
 
-class Ending(Exception):  # noqa: N818 - these are endings of a run, not all of them errors
+class Ending(Exception):
     """Base of everything that ends a run in words. The message goes to the ledger: no secret, no personal data."""
 
     outcome: Outcome = Outcome.FAILED

@@ -35,35 +35,73 @@ class Hold:
 def in_force(connection: Connection, now: datetime) -> list[Hold]:
     """The holds in force at `now`, oldest first."""
     found = connection.execute(
-        select(legal_hold.c.hold_id, legal_hold.c.table_name, legal_hold.c.account_id, legal_hold.c.run_id,
-               legal_hold.c.reason, legal_hold.c.placed_by, legal_hold.c.placed_at, legal_hold.c.expires_at)
-        .where(legal_hold.c.released_at.is_(None),
-               or_(legal_hold.c.expires_at.is_(None), legal_hold.c.expires_at > now))
-        .order_by(legal_hold.c.placed_at, legal_hold.c.hold_id))
+        select(
+            legal_hold.c.hold_id,
+            legal_hold.c.table_name,
+            legal_hold.c.account_id,
+            legal_hold.c.run_id,
+            legal_hold.c.reason,
+            legal_hold.c.placed_by,
+            legal_hold.c.placed_at,
+            legal_hold.c.expires_at,
+        )
+        .where(
+            legal_hold.c.released_at.is_(None),
+            or_(legal_hold.c.expires_at.is_(None), legal_hold.c.expires_at > now),
+        )
+        .order_by(legal_hold.c.placed_at, legal_hold.c.hold_id)
+    )
     return [Hold(*row) for row in found]
 
 
-def add(connection: Connection, *, reason: str, by: str, now: datetime, table: str | None = None,
-        account: str | None = None, run_id: uuid.UUID | None = None, expires_at: datetime | None = None) -> uuid.UUID:
+def add(
+    connection: Connection,
+    *,
+    reason: str,
+    by: str,
+    now: datetime,
+    table: str | None = None,
+    account: str | None = None,
+    run_id: uuid.UUID | None = None,
+    expires_at: datetime | None = None,
+) -> uuid.UUID:
     """Place a hold; its id. Raises Refused for one that would end before it begins or gives no reason."""
     if not reason.strip():
         raise Refused("a hold needs a reason: say which case or duty it is for")
     if expires_at is not None and expires_at <= now:
         raise Refused(f"a hold until {expires_at.isoformat()} is over already: give a later moment or none")
     hold_id = uuid.uuid4()
-    connection.execute(insert(legal_hold).values(
-        hold_id=hold_id, table_name=table, account_id=account, run_id=run_id, reason=reason,
-        placed_by=by, placed_at=now, expires_at=expires_at))
-    audit.record(connection, actor=by, action="hold", subject=str(hold_id), why=reason, now=now,
-                 details={"table": table, "account": account})
+    connection.execute(
+        insert(legal_hold).values(
+            hold_id=hold_id,
+            table_name=table,
+            account_id=account,
+            run_id=run_id,
+            reason=reason,
+            placed_by=by,
+            placed_at=now,
+            expires_at=expires_at,
+        )
+    )
+    audit.record(
+        connection,
+        actor=by,
+        action="hold",
+        subject=str(hold_id),
+        why=reason,
+        now=now,
+        details={"table": table, "account": account},
+    )
     return hold_id
 
 
 def release(connection: Connection, hold_id: uuid.UUID, *, by: str, why: str, now: datetime) -> None:
     """End a hold. Raises Refused when there is none in force with this id."""
     done = connection.execute(
-        update(legal_hold).where(legal_hold.c.hold_id == hold_id, legal_hold.c.released_at.is_(None))
-        .values(released_at=now, released_by=by))
+        update(legal_hold)
+        .where(legal_hold.c.hold_id == hold_id, legal_hold.c.released_at.is_(None))
+        .values(released_at=now, released_by=by)
+    )
     if not done.rowcount:
         raise Refused(f"hold {hold_id} is not in force: `keeper hold list` shows those that are")
     audit.record(connection, actor=by, action="release", subject=str(hold_id), why=why, now=now)

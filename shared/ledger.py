@@ -32,7 +32,7 @@ class Key:
     scheduled_for: datetime | None
     actor: str
     why: str | None
-    scope: str                     # what the lease is on: the task, the run key, or the lock the task declares
+    scope: str  # what the lease is on: the task, the run key, or the lock the task declares
     code_version: str
 
 
@@ -133,13 +133,33 @@ def open_run(connection: Connection, key: Key, *, now: datetime) -> Opened | Hel
     says `skipped`, while a message or request leaves no row (it will come again).
     """
     values = {"task": key.task, "run_key": key.run_key, "shard": key.shard}
-    fresh = connection.execute(_INSERT_RUN, {
-        **values, "run_id": uuid.uuid4(), "trigger": key.trigger, "scheduled_for": key.scheduled_for,
-        "actor": key.actor, "why": key.why, "code_version": key.code_version, "now": now}).first() is not None
+    fresh = (
+        connection.execute(
+            _INSERT_RUN,
+            {
+                **values,
+                "run_id": uuid.uuid4(),
+                "trigger": key.trigger,
+                "scheduled_for": key.scheduled_for,
+                "actor": key.actor,
+                "why": key.why,
+                "code_version": key.code_version,
+                "now": now,
+            },
+        ).first()
+        is not None
+    )
     run = connection.execute(_LOCK_RUN, values).one()
     if run.outcome and OUTCOMES[Outcome(run.outcome)].done:
-        return Done(run.run_id, Outcome(run.outcome), run.counts, run.plan_hash, run.error, run.started_at,
-                    run.finished_at)
+        return Done(
+            run.run_id,
+            Outcome(run.outcome),
+            run.counts,
+            run.plan_hash,
+            run.error,
+            run.started_at,
+            run.finished_at,
+        )
     live = connection.execute(_LIVE, {"scope": key.scope}).first()
     if live and not live.stale:
         return Held(run.run_id, live.run_id, fresh)
@@ -148,7 +168,8 @@ def open_run(connection: Connection, key: Key, *, now: datetime) -> Opened | Hel
         if live.run_id != run.run_id:
             connection.execute(_LOST_RUN, {"run_id": live.run_id, "by": str(run.run_id), "now": now})
     attempt = connection.execute(
-        _INSERT_ATTEMPT, {"run_id": run.run_id, "scope": key.scope, "lease_s": LEASE_S}).first()
+        _INSERT_ATTEMPT, {"run_id": run.run_id, "scope": key.scope, "lease_s": LEASE_S}
+    ).first()
     if attempt is None:  # someone else took the free lease between our look and our insert
         holder = connection.execute(_LIVE, {"scope": key.scope}).first()
         return Held(run.run_id, holder.run_id if holder else run.run_id, fresh)
@@ -161,15 +182,19 @@ def give_way(connection: Connection, held: Held, *, message: bool, now: datetime
     if not held.fresh:
         return
     if message:
-        connection.execute(text("delete from groundskeeper.task_run where run_id = :run_id and outcome is null"),
-                           {"run_id": held.run_id})
+        connection.execute(
+            text("delete from groundskeeper.task_run where run_id = :run_id and outcome is null"),
+            {"run_id": held.run_id},
+        )
     else:
-        connection.execute(text("""
+        connection.execute(
+            text("""
             update groundskeeper.task_run
                set outcome = 'skipped', finished_at = :now,
                    error = 'run ' || cast(:by as text) || ' was still at work'
              where run_id = :run_id and outcome is null"""),
-                           {"run_id": held.run_id, "by": str(held.by), "now": now})
+            {"run_id": held.run_id, "by": str(held.by), "now": now},
+        )
 
 
 def check_fence(connection: Connection, fence: int) -> None:
@@ -188,24 +213,49 @@ def keep_counts(connection: Connection, run_id: uuid.UUID, counts: Mapping[str, 
     connection.execute(_COUNTS, {"run_id": run_id, "counts": _json(counts)})
 
 
-def finish(connection: Connection, opened: Opened, *, outcome: Outcome, counts: Mapping[str, int],
-           plan_hash: str | None, error_class: str | None, error: str | None, now: datetime) -> None:
+def finish(
+    connection: Connection,
+    opened: Opened,
+    *,
+    outcome: Outcome,
+    counts: Mapping[str, int],
+    plan_hash: str | None,
+    error_class: str | None,
+    error: str | None,
+    now: datetime,
+) -> None:
     """Write the run's ending and give the lease back. Raises LeaseLost when it is ours no more."""
     if not connection.execute(_END_ATTEMPT, {"fence": opened.fence}).rowcount:
         raise LeaseLost(f"the lease of attempt {opened.fence} was taken over before the run could say its ending")
-    connection.execute(_FINISH, {"run_id": opened.run_id, "outcome": outcome.value, "counts": _json(counts),
-                                 "plan_hash": plan_hash, "error_class": error_class, "error": error, "now": now})
+    connection.execute(
+        _FINISH,
+        {
+            "run_id": opened.run_id,
+            "outcome": outcome.value,
+            "counts": _json(counts),
+            "plan_hash": plan_hash,
+            "error_class": error_class,
+            "error": error,
+            "now": now,
+        },
+    )
 
 
 def cancel(connection: Connection, run_id: uuid.UUID, *, by: str, now: datetime) -> bool:
-    """Take a running run's lease away: it finds out at its next transaction and writes nothing more. False: not running."""
-    done = connection.execute(text("""
+    """Take a running run's lease away: it notices at its next transaction. False: not running."""
+    done = connection.execute(
+        text("""
         update groundskeeper.task_attempt set ended_at = clock_timestamp()
-         where run_id = :run_id and ended_at is null"""), {"run_id": run_id}).rowcount
-    connection.execute(text("""
+         where run_id = :run_id and ended_at is null"""),
+        {"run_id": run_id},
+    ).rowcount
+    connection.execute(
+        text("""
         update groundskeeper.task_run
            set outcome = 'stopped', finished_at = :now, error = 'cancelled by ' || cast(:by as text)
-         where run_id = :run_id and outcome is null"""), {"run_id": run_id, "by": by, "now": now})
+         where run_id = :run_id and outcome is null"""),
+        {"run_id": run_id, "by": by, "now": now},
+    )
     return bool(done)
 
 

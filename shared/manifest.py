@@ -175,7 +175,9 @@ def _scalar(loader: _Loader, node: yaml.ScalarNode) -> str | int | float | bool 
         return float(text)
     if _AMBIGUOUS.fullmatch(text):
         raise yaml.constructor.ConstructorError(
-            None, None, f"{text!r} is read differently by different YAML readers: write it in quotes",
+            None,
+            None,
+            f"{text!r} is read differently by different YAML readers: write it in quotes",
             node.start_mark,
         )
     return str(text)
@@ -191,8 +193,10 @@ def parse(text: str, where: str) -> Any:
     try:
         for event in yaml.parse(text, Loader=_Loader):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                raise ManifestError(f"{where}: line {event.start_mark.line + 1}: anchors and aliases are "
-                                    "not allowed: write the value out")
+                raise ManifestError(
+                    f"{where}: line {(event.start_mark.line if event.start_mark else 0) + 1}: anchors and aliases are "
+                    "not allowed: write the value out"
+                )
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -247,12 +251,18 @@ class _Fields:
     def done(self) -> None:
         if self.rest:
             key = next(iter(self.rest))
-            raise ManifestError(f"{self.where}.{key}: is not a key of task.yaml here: "
-                                f"known keys are {', '.join(sorted(self.known))}")
+            raise ManifestError(
+                f"{self.where}.{key}: is not a key of task.yaml here: known keys are {', '.join(sorted(self.known))}"
+            )
 
 
 _KIND_NAMES: dict[type, str] = {
-    str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list", dict: "a mapping",
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "a mapping",
 }
 
 _PACKAGE = r"[a-z0-9][a-z0-9._-]*"
@@ -265,8 +275,9 @@ def _cron(fields: _Fields) -> Cron:
     try:
         CronSim(expression, datetime(2026, 1, 1, tzinfo=UTC))
     except CronSimError as error:
-        raise ManifestError(f"{fields.where}.cron: expected five fields like '0 2 * * *', "
-                            f"got {expression!r} ({error})") from error
+        raise ManifestError(
+            f"{fields.where}.cron: expected five fields like '0 2 * * *', got {expression!r} ({error})"
+        ) from error
     if len(expression.split()) != 5:
         raise ManifestError(f"{fields.where}.cron: expected five fields, got {expression!r}")
     return Cron(expression)
@@ -297,14 +308,16 @@ def _http(fields: _Fields) -> Http:
     auth = inner.choice("auth", ("service", "firebase", "operator", "stripe"))
     reason = inner.take("reason", str, None)
     if auth != "service" and not reason:
-        raise ManifestError(f"{inner.where}.reason: is missing: auth {auth!r} is reachable from the internet, "
-                            "say why")
+        raise ManifestError(f"{inner.where}.reason: is missing: auth {auth!r} is reachable from the internet, say why")
     inner.done()
     return Http(path, methods, auth, reason)
 
 
 _TRIGGERS: dict[str, Callable[[_Fields], Trigger]] = {
-    "cron": _cron, "every_s": _every, "topic": _topic, "http": _http,
+    "cron": _cron,
+    "every_s": _every,
+    "topic": _topic,
+    "http": _http,
 }
 
 
@@ -336,17 +349,30 @@ def _run(top: _Fields, triggers: tuple[Trigger, ...]) -> Run:
     timeout = fields.number("timeout_s", 1, longest)
     if kind == "job":
         if kinds - {"cron"}:
-            raise ManifestError(f"{fields.where}.kind: a job is started by cron or by hand only, "
-                                f"not by {', '.join(sorted(kinds - {'cron'}))}: make it a function")
+            raise ManifestError(
+                f"{fields.where}.kind: a job is started by cron or by hand only, "
+                f"not by {', '.join(sorted(kinds - {'cron'}))}: make it a function"
+            )
         tasks = fields.number("tasks", 1, 1000, 1)
-        run = Run(kind, memory, cpu, timeout, tasks=tasks,
-                  parallelism=fields.number("parallelism", 1, 1000, 1),
-                  image=fields.choice("image", ("base", "postgres", "torch", "lighthouse"), "base"))
+        run = Run(
+            kind,
+            memory,
+            cpu,
+            timeout,
+            tasks=tasks,
+            parallelism=fields.number("parallelism", 1, 1000, 1),
+            image=fields.choice("image", ("base", "postgres", "torch", "lighthouse"), "base"),
+        )
     else:
-        run = Run(kind, memory, cpu, timeout,
-                  max_instances=fields.number("max_instances", 1, 100, 1),
-                  concurrency=fields.number("concurrency", 1, 250, 1),
-                  ingress=fields.choice("ingress", ("internal", "all"), "internal"))
+        run = Run(
+            kind,
+            memory,
+            cpu,
+            timeout,
+            max_instances=fields.number("max_instances", 1, 100, 1),
+            concurrency=fields.number("concurrency", 1, 250, 1),
+            ingress=fields.choice("ingress", ("internal", "all"), "internal"),
+        )
         if run.concurrency > 1 and cpu < 1:
             raise ManifestError(f"{fields.where}.concurrency: more than 1 needs cpu of at least 1, got cpu {cpu}")
     fields.done()
@@ -370,8 +396,13 @@ def _buckets(top: _Fields) -> tuple[Bucket, ...]:
     found = []
     for i, entry in enumerate(top.take("buckets", list, [])):
         fields = _Fields(entry, f"{top.where}.buckets[{i}]")
-        found.append(Bucket(fields.take("bucket", str), fields.choice("access", ("read", "write")),
-                            fields.take("prefix", str, "")))
+        found.append(
+            Bucket(
+                fields.take("bucket", str),
+                fields.choice("access", ("read", "write")),
+                fields.take("prefix", str, ""),
+            )
+        )
         fields.done()
     return tuple(found)
 
@@ -403,15 +434,18 @@ def load(folder: Path) -> Task:
     name, file = folder.name, folder / "task.yaml"
     where = f"functions/{name}/task.yaml"
     if not NAME.fullmatch(name):
-        raise ManifestError(f"{where}: the folder's name {name!r} is the task's: 6 to 24 of a-z, 0-9 and _, "
-                            "a letter first and no _ last")
+        raise ManifestError(
+            f"{where}: the folder's name {name!r} is the task's: 6 to 24 of a-z, 0-9 and _, "
+            "a letter first and no _ last"
+        )
     try:
         document = parse(file.read_text(encoding="utf-8"), where)
     except FileNotFoundError:
         raise ManifestError(f"{where}: no such file: `keeper new {name}` writes one") from None
     except UnicodeDecodeError as error:
-        raise ManifestError(f"{where}: is not UTF-8 text ({error.reason} at byte {error.start}): save it as "
-                            "UTF-8") from error
+        raise ManifestError(
+            f"{where}: is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8"
+        ) from error
     top = _Fields(document, where)
     summary = top.take("summary", str)
     owner = top.take("owner", str)
@@ -423,20 +457,33 @@ def load(folder: Path) -> Task:
     caps_fields = _Fields(top.take("caps", dict, {}), f"{top.where}.caps")
     caps = {unit: caps_fields.number(unit, 1, 10**15) for unit in list(caps_fields.rest)}
     task = Task(
-        name=name, folder=folder, summary=summary, owner=owner, triggers=triggers, run=run,
+        name=name,
+        folder=folder,
+        summary=summary,
+        owner=owner,
+        triggers=triggers,
+        run=run,
         lock=top.take("lock", str, None),
-        uses=top.names("uses", pattern=_ROOM), requires=top.names("requires", pattern=_PACKAGE),
-        secrets=top.names("secrets", []), kms=top.names("kms", []),
-        publishes=publishes, subscribes=subscribes, starts=top.names("starts", []), buckets=_buckets(top),
-        tables=_tables(top), roles=top.names("roles", [], r"roles/[a-zA-Z.]+"),
-        destructive=top.take("destructive", bool, False), caps=caps,
+        uses=top.names("uses", pattern=_ROOM),
+        requires=top.names("requires", pattern=_PACKAGE),
+        secrets=top.names("secrets", []),
+        kms=top.names("kms", []),
+        publishes=publishes,
+        subscribes=subscribes,
+        starts=top.names("starts", []),
+        buckets=_buckets(top),
+        tables=_tables(top),
+        roles=top.names("roles", [], r"roles/[a-zA-Z.]+"),
+        destructive=top.take("destructive", bool, False),
+        caps=caps,
         must_succeed_within_s=top.number("must_succeed_within_s", 60, 366 * 86400, None),
         params=_params(top),
     )
     top.done()
     if task.scheduled and task.must_succeed_within_s is None:
-        raise ManifestError(f"{where}.must_succeed_within_s: is missing: a scheduled task says by when the "
-                            "watchdog should miss it")
+        raise ManifestError(
+            f"{where}.must_succeed_within_s: is missing: a scheduled task says by when the watchdog should miss it"
+        )
     if task.destructive and not task.caps:
         raise ManifestError(f"{where}.caps: is missing: a destructive task names the most it may do unapproved")
     return task

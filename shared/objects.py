@@ -86,7 +86,7 @@ def at(location: str) -> Objects:
 
 def sha256(stream: IO[bytes]) -> str:
     """The SHA-256 of what is left of `stream`, as hex."""
-    return hashlib.file_digest(cast(BinaryIO, stream), "sha256").hexdigest()
+    return hashlib.file_digest(cast(Any, stream), "sha256").hexdigest()
 
 
 class _Folder:
@@ -124,8 +124,10 @@ class _Folder:
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[Stat]:
         names = sorted(
-            path.relative_to(self.root).as_posix() for path in self.root.rglob("*")
-            if path.is_file() and not path.is_symlink() and not path.name.startswith(".partial-"))
+            path.relative_to(self.root).as_posix()
+            for path in self.root.rglob("*")
+            if path.is_file() and not path.is_symlink() and not path.name.startswith(".partial-")
+        )
         for name in names:
             if name.startswith(prefix) and name > after:
                 with contextlib.suppress(Missing):  # deleted since it was listed
@@ -151,7 +153,7 @@ class _Folder:
 
 class _Bucket:
     def __init__(self, bucket: str, prefix: str) -> None:
-        from google.cloud import storage
+        from google.cloud import storage  # type: ignore[attr-defined]
 
         self.location = f"gs://{bucket}/{prefix}".rstrip("/")
         self._prefix = f"{prefix}/" if prefix else ""
@@ -194,8 +196,14 @@ class _Bucket:
                 yield self._stat(blob)
 
     def _stat(self, blob: Any) -> Stat:
-        return Stat(blob.name.removeprefix(self._prefix), blob.size or 0, int(blob.generation or 0),
-                    blob.time_created, blob.custom_time, tuple(sorted((blob.metadata or {}).items())))
+        return Stat(
+            blob.name.removeprefix(self._prefix),
+            blob.size or 0,
+            int(blob.generation or 0),
+            blob.time_created,
+            blob.custom_time,
+            tuple(sorted((blob.metadata or {}).items())),
+        )
 
     def stat(self, name: str) -> Stat:
         blob = self._bucket.get_blob(self._prefix + name)
@@ -230,4 +238,3 @@ class _Bucket:
             raise Missing(f"{self.location}/{name}") from None
         except PreconditionFailed:
             raise Changed(f"{self.location}/{name}") from None
-

@@ -26,8 +26,11 @@ class Pause:
 
 def in_force(connection: Connection, now: datetime, task: str | None = None) -> list[Pause]:
     """The pauses in force at `now`: all of them, or those that stop `task`."""
-    statement = select(table.c.task, table.c.reason, table.c.paused_by, table.c.paused_at, table.c.until).where(
-        or_(table.c.until.is_(None), table.c.until > now)).order_by(table.c.task)
+    statement = (
+        select(table.c.task, table.c.reason, table.c.paused_by, table.c.paused_at, table.c.until)
+        .where(or_(table.c.until.is_(None), table.c.until > now))
+        .order_by(table.c.task)
+    )
     if task is not None:
         statement = statement.where(table.c.task.in_([task, ALL]))
     return [Pause(*row) for row in connection.execute(statement)]
@@ -40,8 +43,9 @@ def pause(connection: Connection, task: str, *, reason: str, by: str, now: datet
     if until is not None and until <= now:
         raise Refused(f"a pause until {until.isoformat()} is over already: give a later moment or none")
     values = {"reason": reason, "paused_by": by, "paused_at": now, "until": until}
-    connection.execute(insert(table).values(task=task, **values).on_conflict_do_update(
-        index_elements=[table.c.task], set_=values))
+    connection.execute(
+        insert(table).values(task=task, **values).on_conflict_do_update(index_elements=[table.c.task], set_=values)
+    )
     audit.record(connection, actor=by, action="pause", subject=task, why=reason, now=now)
 
 

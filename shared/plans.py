@@ -18,7 +18,8 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from shared import audit
 from shared.clock import rfc3339
 from shared.errors import Refused
-from shared.schema import approval, plan as plan_table, run_request
+from shared.schema import approval, run_request
+from shared.schema import plan as plan_table
 
 APPROVAL_LIFETIME = timedelta(hours=24)
 
@@ -67,24 +68,32 @@ class Proposal:
 
     task: str
     code_version: str
-    params: Mapping[str, Any]            # the effective parameters
-    overrides: Mapping[str, Any]         # those given by hand: an approved run is given them again
+    params: Mapping[str, Any]  # the effective parameters
+    overrides: Mapping[str, Any]  # those given by hand: an approved run is given them again
     as_of: datetime
     ceiling: Mapping[str, int]
     plan: Plan = field(compare=False)
 
     def hash(self) -> str:
         """SHA-256 over the canonical JSON of what was intended."""
-        intent = {"task": self.task, "code_version": self.code_version, "params": self.params,
-                  "predicates": self.plan.predicates, "as_of": rfc3339(self.as_of), "ceiling": dict(self.ceiling)}
+        intent = {
+            "task": self.task,
+            "code_version": self.code_version,
+            "params": self.params,
+            "predicates": self.plan.predicates,
+            "as_of": rfc3339(self.as_of),
+            "ceiling": dict(self.ceiling),
+        }
         text = json.dumps(intent, sort_keys=True, separators=(",", ":"), default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def over(self) -> list[str]:
         """The totals above the ceiling, in words."""
-        return [f"{total} {unit} (at most {self.ceiling[unit]})"
-                for unit, total in sorted(self.plan.totals().items())
-                if unit in self.ceiling and total > self.ceiling[unit]]
+        return [
+            f"{total} {unit} (at most {self.ceiling[unit]})"
+            for unit, total in sorted(self.plan.totals().items())
+            if unit in self.ceiling and total > self.ceiling[unit]
+        ]
 
 
 @dataclass(frozen=True)
@@ -117,20 +126,48 @@ class Approval:
     used_by_run: uuid.UUID | None
 
 
-_STORED = (plan_table.c.plan_hash, plan_table.c.task, plan_table.c.as_of, plan_table.c.params, plan_table.c.ceiling,
-           plan_table.c["items"], plan_table.c.code_version)
-_APPROVAL = (approval.c.approval_id, approval.c.task, approval.c.plan_hash, approval.c.requested_by,
-             approval.c.reason, approval.c.requested_at, approval.c.expires_at, approval.c.decided_at,
-             approval.c.decided_by, approval.c.decision, approval.c.used_by_run)
+_STORED = (
+    plan_table.c.plan_hash,
+    plan_table.c.task,
+    plan_table.c.as_of,
+    plan_table.c.params,
+    plan_table.c.ceiling,
+    plan_table.c["items"],
+    plan_table.c.code_version,
+)
+_APPROVAL = (
+    approval.c.approval_id,
+    approval.c.task,
+    approval.c.plan_hash,
+    approval.c.requested_by,
+    approval.c.reason,
+    approval.c.requested_at,
+    approval.c.expires_at,
+    approval.c.decided_at,
+    approval.c.decided_by,
+    approval.c.decision,
+    approval.c.used_by_run,
+)
 
 
 def store(connection: Connection, proposal: Proposal, *, run_id: uuid.UUID, now: datetime) -> str:
     """Keep the proposal's plan under its hash, which is returned; the same intention again changes nothing."""
     plan_hash = proposal.hash()
-    connection.execute(upsert(plan_table).values(
-        plan_hash=plan_hash, task=proposal.task, run_id=run_id, as_of=proposal.as_of,
-        params=dict(proposal.overrides), ceiling=dict(proposal.ceiling), items=proposal.plan.rows(),
-        code_version=proposal.code_version, created_at=now).on_conflict_do_nothing())
+    connection.execute(
+        upsert(plan_table)
+        .values(
+            plan_hash=plan_hash,
+            task=proposal.task,
+            run_id=run_id,
+            as_of=proposal.as_of,
+            params=dict(proposal.overrides),
+            ceiling=dict(proposal.ceiling),
+            items=proposal.plan.rows(),
+            code_version=proposal.code_version,
+            created_at=now,
+        )
+        .on_conflict_do_nothing()
+    )
     return plan_hash
 
 
@@ -144,68 +181,133 @@ def stored(connection: Connection, plan_hash: str) -> StoredPlan:
 
 def ask(connection: Connection, *, task: str, plan_hash: str, by: str, reason: str, now: datetime) -> uuid.UUID:
     """The open approval of this plan, opened if there is none; its id. One that has expired is closed first."""
-    connection.execute(update(approval).where(
-        approval.c.plan_hash == plan_hash, approval.c.decided_at.is_(None), approval.c.expires_at <= now)
-        .values(decided_at=now, decided_by="expiry", decision="rejected", why="expired"))
+    connection.execute(
+        update(approval)
+        .where(approval.c.plan_hash == plan_hash, approval.c.decided_at.is_(None), approval.c.expires_at <= now)
+        .values(decided_at=now, decided_by="expiry", decision="rejected", why="expired")
+    )
     approval_id = uuid.uuid4()
-    connection.execute(upsert(approval).values(
-        approval_id=approval_id, task=task, plan_hash=plan_hash, requested_by=by, reason=reason,
-        requested_at=now, expires_at=now + APPROVAL_LIFETIME)
-        .on_conflict_do_nothing(index_elements=[approval.c.plan_hash], index_where=approval.c.decided_at.is_(None)))
-    return connection.execute(select(approval.c.approval_id).where(
-        approval.c.plan_hash == plan_hash, approval.c.decided_at.is_(None))).scalar_one()
+    connection.execute(
+        upsert(approval)
+        .values(
+            approval_id=approval_id,
+            task=task,
+            plan_hash=plan_hash,
+            requested_by=by,
+            reason=reason,
+            requested_at=now,
+            expires_at=now + APPROVAL_LIFETIME,
+        )
+        .on_conflict_do_nothing(index_elements=[approval.c.plan_hash], index_where=approval.c.decided_at.is_(None))
+    )
+    opened: uuid.UUID = connection.execute(
+        select(approval.c.approval_id).where(approval.c.plan_hash == plan_hash, approval.c.decided_at.is_(None))
+    ).scalar_one()
+    return opened
 
 
 def pending(connection: Connection, now: datetime) -> list[Approval]:
     """The approvals that wait for a decision, oldest first."""
-    found = connection.execute(select(*_APPROVAL).where(
-        approval.c.decided_at.is_(None), approval.c.expires_at > now).order_by(approval.c.requested_at))
+    found = connection.execute(
+        select(*_APPROVAL)
+        .where(approval.c.decided_at.is_(None), approval.c.expires_at > now)
+        .order_by(approval.c.requested_at)
+    )
     return [Approval(*row) for row in found]
 
 
-def decide(connection: Connection, approval_id: uuid.UUID, *, approve: bool, by: str, why: str, now: datetime,
-           operators: Sequence[str]) -> Approval:
+def decide(
+    connection: Connection,
+    approval_id: uuid.UUID,
+    *,
+    approve: bool,
+    by: str,
+    why: str,
+    now: datetime,
+    operators: Sequence[str],
+) -> Approval:
     """Approve or reject; the approval as decided. Raises Refused when it is not there, decided, expired, or when
     the requester decides although there is another operator."""
-    row = connection.execute(select(*_APPROVAL).where(approval.c.approval_id == approval_id)
-                             .with_for_update()).one_or_none()
+    row = connection.execute(
+        select(*_APPROVAL).where(approval.c.approval_id == approval_id).with_for_update()
+    ).one_or_none()
     if row is None:
         raise Refused(f"there is no approval {approval_id}: `keeper approvals list` shows the open ones")
     found = Approval(*row)
     if found.decision is not None:
         raise Refused(f"approval {approval_id} was {found.decision} by {found.decided_by} already")
     if found.expires_at <= now:
-        raise Refused(f"approval {approval_id} expired at {rfc3339(found.expires_at)}: run the task again for a new one")
+        raise Refused(
+            f"approval {approval_id} expired at {rfc3339(found.expires_at)}: run the task again for a new one"
+        )
     if approve and found.requested_by == by and len(operators) > 1:
         raise Refused(f"approval {approval_id} was asked for by {by}: another operator must approve it")
     decision = "approved" if approve else "rejected"
-    connection.execute(update(approval).where(approval.c.approval_id == approval_id).values(
-        decided_at=now, decided_by=by, decision=decision, why=why))
-    audit.record(connection, actor=by, action="approve" if approve else "reject", subject=str(approval_id), why=why,
-                 now=now, details={"task": found.task, "plan_hash": found.plan_hash})
+    connection.execute(
+        update(approval)
+        .where(approval.c.approval_id == approval_id)
+        .values(decided_at=now, decided_by=by, decision=decision, why=why)
+    )
+    audit.record(
+        connection,
+        actor=by,
+        action="approve" if approve else "reject",
+        subject=str(approval_id),
+        why=why,
+        now=now,
+        details={"task": found.task, "plan_hash": found.plan_hash},
+    )
     return Approval(*connection.execute(select(*_APPROVAL).where(approval.c.approval_id == approval_id)).one())
 
 
 def use(connection: Connection, *, plan_hash: str, run_id: uuid.UUID, now: datetime) -> bool:
     """Spend an unused, unexpired approval of this plan on this run; the same run may come again. False: none."""
-    spent = connection.execute(select(approval.c.approval_id).where(
-        approval.c.plan_hash == plan_hash, approval.c.used_by_run == run_id)).first()
+    spent = connection.execute(
+        select(approval.c.approval_id).where(approval.c.plan_hash == plan_hash, approval.c.used_by_run == run_id)
+    ).first()
     if spent:
         return True
-    free = (select(approval.c.approval_id).where(
-        approval.c.plan_hash == plan_hash, approval.c.decision == "approved",
-        approval.c.used_by_run.is_(None), approval.c.expires_at > now)
-        .limit(1).with_for_update(skip_locked=True).scalar_subquery())
+    free = (
+        select(approval.c.approval_id)
+        .where(
+            approval.c.plan_hash == plan_hash,
+            approval.c.decision == "approved",
+            approval.c.used_by_run.is_(None),
+            approval.c.expires_at > now,
+        )
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
     done = connection.execute(update(approval).where(approval.c.approval_id == free).values(used_by_run=run_id))
     return bool(done.rowcount)
 
 
-def request_run(connection: Connection, *, task: str, actor: str, why: str, now: datetime,
-                params: Mapping[str, Any] | None = None, planning: bool = False, plan_hash: str | None = None,
-                break_glass: bool = False) -> uuid.UUID:
+def request_run(
+    connection: Connection,
+    *,
+    task: str,
+    actor: str,
+    why: str,
+    now: datetime,
+    params: Mapping[str, Any] | None = None,
+    planning: bool = False,
+    plan_hash: str | None = None,
+    break_glass: bool = False,
+) -> uuid.UUID:
     """Ask for a run by hand (an operator, an approval, another task); the request's id is the run key."""
     request_id = uuid.uuid4()
-    connection.execute(insert(run_request).values(
-        request_id=request_id, task=task, actor=actor, why=why, params=dict(params or {}), planning=planning,
-        plan_hash=plan_hash, break_glass=break_glass, requested_at=now))
+    connection.execute(
+        insert(run_request).values(
+            request_id=request_id,
+            task=task,
+            actor=actor,
+            why=why,
+            params=dict(params or {}),
+            planning=planning,
+            plan_hash=plan_hash,
+            break_glass=break_glass,
+            requested_at=now,
+        )
+    )
     return request_id

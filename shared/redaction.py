@@ -39,8 +39,10 @@ def redact(text: str) -> str:
 
 def stack(trace: TracebackType | None) -> list[str]:
     """The calls that led here, innermost last, as `file:line function`, without any value."""
-    return [f"{frame.filename.rsplit('/site-packages/', 1)[-1]}:{frame.lineno} {frame.name}"
-            for frame in traceback.extract_tb(trace)]
+    return [
+        f"{frame.filename.rsplit('/site-packages/', 1)[-1]}:{frame.lineno} {frame.name}"
+        for frame in traceback.extract_tb(trace)
+    ]
 
 
 def sqlstate(error: BaseException) -> str | None:
@@ -53,13 +55,18 @@ def sqlstate(error: BaseException) -> str | None:
 def describe(error: BaseException) -> str:
     """What to say of a defect: its kind, its SQLSTATE and constraint if any, and where; never its message."""
     frames = stack(error.__traceback__)
-    where = next((f for f in reversed(frames) if "site-packages" not in f and "sqlalchemy/" not in f
-                  and "pg8000/" not in f), frames[-1] if frames else "unknown place")
+    where = next(
+        (f for f in reversed(frames) if "site-packages" not in f and "sqlalchemy/" not in f and "pg8000/" not in f),
+        frames[-1] if frames else "unknown place",
+    )
     where = where.rsplit("/", 2)[-1] if where.count("/") < 2 else "/".join(where.split("/")[-3:])
     text = type(error).__name__
     if isinstance(error, DBAPIError):
         fields = error.orig.args[0] if error.orig and error.orig.args and isinstance(error.orig.args[0], dict) else {}
-        named = [f"{label} {fields[key]}" for key, label in
-                 (("C", "SQLSTATE"), ("n", "constraint"), ("t", "table"), ("c", "column")) if fields.get(key)]
+        named = [
+            f"{label} {fields[key]}"
+            for key, label in (("C", "SQLSTATE"), ("n", "constraint"), ("t", "table"), ("c", "column"))
+            if fields.get(key)
+        ]
         text = f"{text} ({', '.join(named) or 'the connection broke'})"
     return f"{text} at {where}"

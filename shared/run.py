@@ -24,7 +24,8 @@ from shared.logs import log
 from shared.manifest import ManifestError, Task
 from shared.params import build, resolve
 from shared.redaction import describe, redact
-from shared.schema import SCHEMA, VERSION, environment, plan as plan_table, run_request
+from shared.schema import VERSION, environment, run_request
+from shared.schema import plan as plan_table
 from shared.settings import Settings
 
 Body = Callable[[Context, Any], Mapping[str, int] | None]
@@ -50,9 +51,14 @@ class Result:
     def document(self) -> dict[str, Any]:
         """The JSON of a run (schema: docs/schemas/run.json)."""
         return {
-            "schema_version": JSON_VERSION, "run_id": str(self.run_id) if self.run_id else None, "task": self.task,
-            "outcome": self.outcome.value, "counts": dict(sorted(self.counts.items())), "plan": self.plan,
-            "plan_hash": self.plan_hash, "error": self.error,
+            "schema_version": JSON_VERSION,
+            "run_id": str(self.run_id) if self.run_id else None,
+            "task": self.task,
+            "outcome": self.outcome.value,
+            "counts": dict(sorted(self.counts.items())),
+            "plan": self.plan,
+            "plan_hash": self.plan_hash,
+            "error": self.error,
             "started_at": rfc3339(self.started_at) if self.started_at else None,
             "finished_at": rfc3339(self.finished_at) if self.finished_at else None,
         }
@@ -61,8 +67,16 @@ class Result:
 class Runner:
     """Executes the calls of one task in this process; its database pool and its checks outlive a call."""
 
-    def __init__(self, task: Task, body: Body, params_type: type, code_version: str, settings: Settings,
-                 clock: Clock, starter: Callable[[str, uuid.UUID], None]) -> None:
+    def __init__(
+        self,
+        task: Task,
+        body: Body,
+        params_type: type,
+        code_version: str,
+        settings: Settings,
+        clock: Clock,
+        starter: Callable[[str, uuid.UUID], None],
+    ) -> None:
         """Raises ManifestError when the task's params do not fit `params_type`."""
         self.task, self.settings, self.clock = task, settings, clock
         self._body, self._params_type, self._starter = body, params_type, starter
@@ -76,8 +90,10 @@ class Runner:
         where = f"functions/{self.task.name}/task.yaml.params"
         unknown = set(overrides) - set(self.task.params)
         if unknown:
-            raise ManifestError(f"{where}: no parameter {', '.join(sorted(unknown))}: known are "
-                                f"{', '.join(sorted(self.task.params)) or 'none'}")
+            raise ManifestError(
+                f"{where}: no parameter {', '.join(sorted(unknown))}: known are "
+                f"{', '.join(sorted(self.task.params)) or 'none'}"
+            )
         plain = resolve({**self.task.params, **overrides}, self.settings.environ, where)
         return build(self._params_type, plain, where), plain
 
@@ -111,22 +127,36 @@ class Runner:
             except (ConfigurationError, ManifestError, BadCall) as error:
                 result = Result(self.task.name, Outcome.REFUSED, error=redact(str(error)), started_at=started)
             except DBAPIError as error:
-                ending = ending_of(error)
-                if ending is None:
+                meant = ending_of(error)
+                if meant is None:
                     log.defect("the ledger failed", error)
-                result = Result(self.task.name, ending.outcome if ending else Outcome.FAILED,
-                                error=str(ending) if ending else describe(error), started_at=started)
+                result = Result(
+                    self.task.name,
+                    meant.outcome if meant else Outcome.FAILED,
+                    error=str(meant) if meant else describe(error),
+                    started_at=started,
+                )
             result = replace(result, finished_at=result.finished_at or self.clock.now())
             self._say(result)
             return result
 
     def _say(self, result: Result) -> None:
         meaning = OUTCOMES[result.outcome]
-        seconds = (result.finished_at - result.started_at).total_seconds() \
-            if result.finished_at and result.started_at else None
+        seconds = (
+            (result.finished_at - result.started_at).total_seconds()
+            if result.finished_at and result.started_at
+            else None
+        )
         said = log.error if result.outcome is Outcome.FAILED else log.warning if meaning.alert else log.info
-        said("run ended", outcome=result.outcome.value, alert=meaning.alert, counts=dict(result.counts),
-             error=result.error, seconds=seconds, run_id=str(result.run_id) if result.run_id else None)
+        said(
+            "run ended",
+            outcome=result.outcome.value,
+            alert=meaning.alert,
+            counts=dict(result.counts),
+            error=result.error,
+            seconds=seconds,
+            run_id=str(result.run_id) if result.run_id else None,
+        )
 
     def _guard(self, database: Database) -> None:
         """Refuse a database that is not this environment's, once a process."""
@@ -134,8 +164,10 @@ class Runner:
             if self._checked:
                 return
             if database.pooled_by_transaction():
-                raise ConfigurationError("DATABASE_URL leads through a transaction-mode pooler, where session state "
-                                         "breaks: give the server's own address or a session-mode port")
+                raise ConfigurationError(
+                    "DATABASE_URL leads through a transaction-mode pooler, where session state "
+                    "breaks: give the server's own address or a session-mode port"
+                )
             with database.transaction(read_only=True) as connection:
                 _check_version(connection)
                 _check_stamp(connection, self.settings)
@@ -146,27 +178,46 @@ class Runner:
         if call.trigger != "hand":
             return call
         with database.transaction() as connection:
-            row = connection.execute(select(run_request).where(
-                run_request.c.request_id == uuid.UUID(call.run_key))).one_or_none()
+            row = connection.execute(
+                select(run_request).where(run_request.c.request_id == uuid.UUID(call.run_key))
+            ).one_or_none()
             if row is None or row.task != self.task.name:
-                raise Refused(f"there is no request {call.run_key} for {self.task.name}: "
-                              f"use `keeper run {self.task.name}`")
+                raise Refused(
+                    f"there is no request {call.run_key} for {self.task.name}: use `keeper run {self.task.name}`"
+                )
             if row.cancelled_at is not None:
                 raise Refused(f"request {call.run_key} was cancelled")
             if row.claimed_at is None:
-                connection.execute(run_request.update().where(run_request.c.request_id == row.request_id)
-                                   .values(claimed_at=self.clock.now()))
-        return replace(call, actor=row.actor, why=row.why, overrides=row.params, planning=row.planning,
-                       plan_hash=row.plan_hash, break_glass=row.break_glass)
+                connection.execute(
+                    run_request.update()
+                    .where(run_request.c.request_id == row.request_id)
+                    .values(claimed_at=self.clock.now())
+                )
+        return replace(
+            call,
+            actor=row.actor,
+            why=row.why,
+            overrides=row.params,
+            planning=row.planning,
+            plan_hash=row.plan_hash,
+            break_glass=row.break_glass,
+        )
 
     def _key(self, call: Call) -> ledger.Key:
         scope = f"lock:{self.task.lock}" if self.task.lock else self.task.name
         if self.task.lock is None and call.trigger in ("topic", "http"):
             scope = f"{self.task.name}/{call.run_key}"
-        return ledger.Key(task=self.task.name, run_key=call.run_key, shard=call.shard, trigger=call.trigger,
-                          scheduled_for=call.scheduled_for, actor=call.actor, why=call.why,
-                          scope=f"{scope}#{call.shard}" if self.task.run.tasks > 1 else scope,
-                          code_version=self._code_version)
+        return ledger.Key(
+            task=self.task.name,
+            run_key=call.run_key,
+            shard=call.shard,
+            trigger=call.trigger,
+            scheduled_for=call.scheduled_for,
+            actor=call.actor,
+            why=call.why,
+            scope=f"{scope}#{call.shard}" if self.task.run.tasks > 1 else scope,
+            code_version=self._code_version,
+        )
 
     def _leased(self, database: Database, call: Call, started: datetime) -> Result:
         message = call.trigger in ("topic", "http")
@@ -185,13 +236,24 @@ class Runner:
                 break
             self.clock.sleep(0.2)  # the minute before is ending: its last tick must not cost this minute its first
         if isinstance(opened, ledger.Held):
-            return Result(self.task.name, Outcome.BUSY if message else Outcome.SKIPPED,
-                          run_id=None if message else opened.run_id, started_at=started,
-                          error=f"run {opened.by} is at work")
+            return Result(
+                self.task.name,
+                Outcome.BUSY if message else Outcome.SKIPPED,
+                run_id=None if message else opened.run_id,
+                started_at=started,
+                error=f"run {opened.by} is at work",
+            )
         if isinstance(opened, ledger.Done):
-            return Result(self.task.name, Outcome.SKIPPED, opened.run_id, opened.counts, plan_hash=opened.plan_hash,
-                          error=f"this run key is done already, with outcome {opened.outcome.value}",
-                          started_at=opened.started_at, finished_at=opened.finished_at)
+            return Result(
+                self.task.name,
+                Outcome.SKIPPED,
+                opened.run_id,
+                opened.counts,
+                plan_hash=opened.plan_hash,
+                error=f"this run key is done already, with outcome {opened.outcome.value}",
+                started_at=opened.started_at,
+                finished_at=opened.finished_at,
+            )
         with logs.fields(run_id=str(opened.run_id), attempt=opened.attempt):
             if opened.took_over:
                 log.warning("took over a lease that had expired", from_run=str(opened.took_over))
@@ -205,10 +267,19 @@ class Runner:
         stop = threading.Event()
         try:
             params, plain = self._params(call.overrides)
-            context = Context(task=self.task, call=call, opened=opened, database=database, settings=self.settings,
-                              clock=self.clock, now=self._moment(database, call, started),
-                              deadline=began + _limit(self.task), params=plain, code_version=self._code_version,
-                              starter=self._starter)
+            context = Context(
+                task=self.task,
+                call=call,
+                opened=opened,
+                database=database,
+                settings=self.settings,
+                clock=self.clock,
+                now=self._moment(database, call, started),
+                deadline=began + _limit(self.task),
+                params=plain,
+                code_version=self._code_version,
+                starter=self._starter,
+            )
             beat = threading.Thread(target=_beat, args=(database, context, opened.fence, stop), daemon=True)
             beat.start()
             counts = self._body(context, params)
@@ -243,21 +314,40 @@ class Runner:
         finished = self.clock.now()
         try:
             with database.transaction() as connection:
-                ledger.finish(connection, opened, outcome=outcome, counts=counts, plan_hash=plan_hash,
-                              error_class=error_class, error=error, now=finished)
+                ledger.finish(
+                    connection,
+                    opened,
+                    outcome=outcome,
+                    counts=counts,
+                    plan_hash=plan_hash,
+                    error_class=error_class,
+                    error=error,
+                    now=finished,
+                )
         except LeaseLost as lost:
             log.warning("the lease was taken over; what this attempt did after that was refused")
             outcome, error = Outcome.STOPPED, str(lost)
-        return Result(self.task.name, outcome, opened.run_id, counts, plan_document, plan_hash, error, started,
-                      finished, context.reply if context and outcome is Outcome.OK else None)
+        return Result(
+            self.task.name,
+            outcome,
+            opened.run_id,
+            counts,
+            plan_document,
+            plan_hash,
+            error,
+            started,
+            finished,
+            context.reply if context and outcome is Outcome.OK else None,
+        )
 
     def _moment(self, database: Database, call: Call, started: datetime) -> datetime:
         """The run's `now`: the stored plan's for a run that was asked for by its hash, so its cutoffs are the same."""
         if call.plan_hash is None:
             return started
         with database.transaction(read_only=True) as connection:
-            moment = connection.execute(select(plan_table.c.as_of).where(
-                plan_table.c.plan_hash == call.plan_hash)).scalar_one_or_none()
+            moment = connection.execute(
+                select(plan_table.c.as_of).where(plan_table.c.plan_hash == call.plan_hash)
+            ).scalar_one_or_none()
         return moment or started
 
 
@@ -299,15 +389,22 @@ def _shown(context: Context | None, plan: plans.Plan | None) -> tuple[dict[str, 
     if proposal is None:
         return None, None
     shown = plan or proposal.plan
-    return {"as_of": rfc3339(proposal.as_of), "ceiling": dict(proposal.ceiling), "items": shown.rows(),
-            "notes": list(shown.notes), "above_cap": proposal.over()}, proposal.hash()
+    return {
+        "as_of": rfc3339(proposal.as_of),
+        "ceiling": dict(proposal.ceiling),
+        "items": shown.rows(),
+        "notes": list(shown.notes),
+        "above_cap": proposal.over(),
+    }, proposal.hash()
 
 
 def _check_version(connection: Connection) -> None:
-    found = connection.execute(text(f"select version_num from {SCHEMA}.schema_version")).scalars().all()
+    found = connection.execute(text("select version_num from groundskeeper.schema_version")).scalars().all()
     if list(found) != [VERSION]:
-        raise ConfigurationError(f"the schema groundskeeper is at version {', '.join(found) or 'none'}, this code "
-                                 f"needs {VERSION}: run `keeper migrate` (or deploy the code that fits)")
+        raise ConfigurationError(
+            f"the schema groundskeeper is at version {', '.join(found) or 'none'}, this code "
+            f"needs {VERSION}: run `keeper migrate` (or deploy the code that fits)"
+        )
 
 
 def _check_stamp(connection: Connection, settings: Settings) -> None:
@@ -318,6 +415,5 @@ def _check_stamp(connection: Connection, settings: Settings) -> None:
         raise ConfigurationError(
             f"the database is stamped for project {row.project!r} (livemode {row.livemode}), this process is "
             f"configured for {settings.project!r} (livemode {settings.livemode}): correct DATABASE_URL or "
-            "GOOGLE_CLOUD_PROJECT and KEEPER_STRIPE_LIVEMODE")
-
-
+            "GOOGLE_CLOUD_PROJECT and KEEPER_STRIPE_LIVEMODE"
+        )

@@ -41,8 +41,10 @@ def slots(trigger: Trigger, start: datetime, end: datetime) -> Iterator[datetime
     """Every start in start <= slot < end, ascending."""
     match trigger:
         case Cron(expression):
-            yield from takewhile(lambda slot: slot < end,
-                                 CronSim(expression, start.astimezone(UTC) - timedelta(microseconds=1)))
+            yield from takewhile(
+                lambda slot: slot < end,
+                CronSim(expression, start.astimezone(UTC) - timedelta(microseconds=1)),
+            )
         case Every():
             slot = minute_of(start - timedelta(microseconds=1)) + MINUTE
             while slot < end:

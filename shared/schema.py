@@ -48,18 +48,19 @@ Moment = DateTime(timezone=True)
 
 # One row a run: unique by task, run key and shard, so that the same slot delivered twice is one run.
 task_run = Table(
-    "task_run", metadata,
+    "task_run",
+    metadata,
     Column("run_id", Uuid, primary_key=True),
     Column("task", Text, nullable=False),
     Column("run_key", Text, nullable=False),
     Column("shard", Integer, nullable=False, server_default=text("0")),
-    Column("trigger", String(8), nullable=False),            # cron, every, topic, http, hand
+    Column("trigger", String(8), nullable=False),  # cron, every, topic, http, hand
     Column("scheduled_for", Moment),
-    Column("outcome", String(12)),                           # null while it runs
+    Column("outcome", String(12)),  # null while it runs
     Column("counts", JSONB, nullable=False, server_default=text("'{}'")),
     Column("plan_hash", Text),
     Column("error_class", Text),
-    Column("error", Text),                                   # words safe to show: no secret, no personal data
+    Column("error", Text),  # words safe to show: no secret, no personal data
     Column("actor", Text, nullable=False),
     Column("why", Text),
     Column("code_version", Text, nullable=False),
@@ -75,55 +76,63 @@ Index(None, task_run.c.started_at)
 # One row an attempt. `fence` only grows. An attempt holds the lease of its scope while ended_at is null;
 # the partial unique index makes that one attempt a scope.
 task_attempt = Table(
-    "task_attempt", metadata,
+    "task_attempt",
+    metadata,
     Column("fence", BigInteger, Identity(always=True), primary_key=True),
     Column("run_id", Uuid, ForeignKey(task_run.c.run_id, ondelete="CASCADE"), nullable=False, index=True),
     Column("attempt", Integer, nullable=False),
     Column("scope", Text, nullable=False),
     Column("lease_s", Integer, nullable=False),
-    Column("started_at", Moment, nullable=False),            # the database's clock, as are the next two
+    Column("started_at", Moment, nullable=False),  # the database's clock, as are the next two
     Column("heartbeat_at", Moment, nullable=False),
     Column("ended_at", Moment),
     Column("progress_done", BigInteger),
     Column("progress_total", BigInteger),
     UniqueConstraint("run_id", "attempt"),
 )
-Index("uq_task_attempt_live_scope", task_attempt.c.scope, unique=True,
-      postgresql_where=task_attempt.c.ended_at.is_(None))
+Index(
+    "uq_task_attempt_live_scope",
+    task_attempt.c.scope,
+    unique=True,
+    postgresql_where=task_attempt.c.ended_at.is_(None),
+)
 
 # Asked for by hand, by an approval or by another task: who, why, with what. Its id is the run key.
 run_request = Table(
-    "run_request", metadata,
+    "run_request",
+    metadata,
     Column("request_id", Uuid, primary_key=True),
     Column("task", Text, nullable=False),
     Column("actor", Text, nullable=False),
     Column("why", Text, nullable=False),
     Column("params", JSONB, nullable=False, server_default=text("'{}'")),
     Column("planning", Boolean, nullable=False, server_default=text("false")),
-    Column("plan_hash", Text),                               # act only on exactly this plan
+    Column("plan_hash", Text),  # act only on exactly this plan
     Column("break_glass", Boolean, nullable=False, server_default=text("false")),
     Column("requested_at", Moment, nullable=False),
-    Column("claimed_at", Moment),                            # a job picks its request up; a cancelled one is claimed too
+    Column("claimed_at", Moment),  # a job picks its request up; a cancelled one is claimed too
     Column("cancelled_at", Moment),
 )
 Index(None, run_request.c.task, run_request.c.requested_at)
 
 # What a run would do. The hash covers task, parameters, code version, predicates, cutoff and ceiling, never counts.
 plan = Table(
-    "plan", metadata,
+    "plan",
+    metadata,
     Column("plan_hash", Text, primary_key=True),
     Column("task", Text, nullable=False),
-    Column("run_id", Uuid, nullable=False),                  # the run that first made it
-    Column("as_of", Moment, nullable=False),                 # the planning run's now: the approved run reuses it
-    Column("params", JSONB, nullable=False),                 # the overrides it was planned with
-    Column("ceiling", JSONB, nullable=False),                # unit -> the most the run may do
+    Column("run_id", Uuid, nullable=False),  # the run that first made it
+    Column("as_of", Moment, nullable=False),  # the planning run's now: the approved run reuses it
+    Column("params", JSONB, nullable=False),  # the overrides it was planned with
+    Column("ceiling", JSONB, nullable=False),  # unit -> the most the run may do
     Column("items", JSONB, nullable=False),
     Column("code_version", Text, nullable=False),
     Column("created_at", Moment, nullable=False, index=True),
 )
 
 approval = Table(
-    "approval", metadata,
+    "approval",
+    metadata,
     Column("approval_id", Uuid, primary_key=True),
     Column("task", Text, nullable=False),
     Column("plan_hash", Text, nullable=False),
@@ -133,21 +142,27 @@ approval = Table(
     Column("expires_at", Moment, nullable=False),
     Column("decided_at", Moment),
     Column("decided_by", Text),
-    Column("decision", String(8)),                           # approved, rejected
+    Column("decision", String(8)),  # approved, rejected
     Column("why", Text),
-    Column("used_by_run", Uuid),                             # single use
+    Column("used_by_run", Uuid),  # single use
     CheckConstraint("decision in ('approved', 'rejected')", name="decision"),
 )
-Index("uq_approval_open_plan", approval.c.plan_hash, unique=True, postgresql_where=approval.c.decided_at.is_(None))
+Index(
+    "uq_approval_open_plan",
+    approval.c.plan_hash,
+    unique=True,
+    postgresql_where=approval.c.decided_at.is_(None),
+)
 Index(None, approval.c.requested_at)
 
 # What operators did: kept 18 months, archived by purge_audit.
 operator_audit = Table(
-    "operator_audit", metadata,
+    "operator_audit",
+    metadata,
     Column("audit_id", BigInteger, Identity(always=True), primary_key=True),
     Column("at", Moment, nullable=False, index=True),
     Column("actor", Text, nullable=False),
-    Column("action", Text, nullable=False),                  # run, approve, reject, pause, resume, hold, release, ...
+    Column("action", Text, nullable=False),  # run, approve, reject, pause, resume, hold, release, ...
     Column("subject", Text, nullable=False),
     Column("why", Text),
     Column("details", JSONB, nullable=False, server_default=text("'{}'")),
@@ -155,11 +170,12 @@ operator_audit = Table(
 
 # What no deleter may touch: a table, an account, both, or all (both null).
 legal_hold = Table(
-    "legal_hold", metadata,
+    "legal_hold",
+    metadata,
     Column("hold_id", Uuid, primary_key=True),
     Column("table_name", Text),
     Column("account_id", Text),
-    Column("run_id", Uuid),                                  # a restore's hold covers exactly what it brought back
+    Column("run_id", Uuid),  # a restore's hold covers exactly what it brought back
     Column("reason", Text, nullable=False),
     Column("placed_by", Text, nullable=False),
     Column("placed_at", Moment, nullable=False),
@@ -170,14 +186,15 @@ legal_hold = Table(
 
 # The verified copies from which runs can be restored. What has no row and no manifest does not exist.
 archive_manifest = Table(
-    "archive_manifest", metadata,
+    "archive_manifest",
+    metadata,
     Column("archive_id", Uuid, primary_key=True),
     Column("run_id", Uuid, nullable=False, index=True),
-    Column("source", Text, nullable=False),                  # a table's or a bucket prefix's name
-    Column("location", Text, nullable=False),                # of the manifest file
+    Column("source", Text, nullable=False),  # a table's or a bucket prefix's name
+    Column("location", Text, nullable=False),  # of the manifest file
     Column("items", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
-    Column("sha256", Text, nullable=False),                  # of the manifest file
+    Column("sha256", Text, nullable=False),  # of the manifest file
     Column("cutoff", Moment, nullable=False),
     Column("written_at", Moment, nullable=False),
     Column("expires_at", Moment, nullable=False),
@@ -185,8 +202,9 @@ archive_manifest = Table(
 )
 
 pause = Table(
-    "pause", metadata,
-    Column("task", Text, primary_key=True),                  # a task's name, or * for all
+    "pause",
+    metadata,
+    Column("task", Text, primary_key=True),  # a task's name, or * for all
     Column("reason", Text, nullable=False),
     Column("paused_by", Text, nullable=False),
     Column("paused_at", Moment, nullable=False),
@@ -195,7 +213,8 @@ pause = Table(
 
 # The stamp of this database: a process configured for another environment refuses to start. One row.
 environment = Table(
-    "environment", metadata,
+    "environment",
+    metadata,
     Column("one", Boolean, CheckConstraint("one", name="one"), primary_key=True, server_default=text("true")),
     Column("project", Text, nullable=False),
     Column("livemode", Boolean, nullable=False),
@@ -204,8 +223,9 @@ environment = Table(
 
 # Written by verify_backup, read by the gate before destructive runs.
 verified_backup = Table(
-    "verified_backup", metadata,
-    Column("manifest", Text, primary_key=True),              # location of the backup's manifest
+    "verified_backup",
+    metadata,
+    Column("manifest", Text, primary_key=True),  # location of the backup's manifest
     Column("taken_at", Moment, nullable=False),
     Column("verified_at", Moment, nullable=False, index=True),
     Column("recovery_s", Integer, nullable=False),
@@ -213,7 +233,8 @@ verified_backup = Table(
 
 # Events of our own. The platform's outbox_event has the same shape, so any database can use outbox_relay.
 outbox = Table(
-    "outbox", metadata,
+    "outbox",
+    metadata,
     Column("id", Uuid, primary_key=True),
     Column("topic", Text, nullable=False),
     Column("ordering_key", Text),

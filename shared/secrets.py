@@ -81,13 +81,18 @@ class _SecretManager:
         try:
             value = self._client.access_secret_version(name=resource).payload.data.decode()
         except (NotFound, FailedPrecondition):  # no version, or it is disabled
-            raise Unavailable(f"secret {name} has no usable version {version}: add one with "
-                              f"`gcloud secrets versions add {name}`") from None
+            raise Unavailable(
+                f"secret {name} has no usable version {version}: add one with `gcloud secrets versions add {name}`"
+            ) from None
         register(value)
         return value
 
     def add(self, name: str, value: str) -> str:
+        from google.cloud import secretmanager_v1
+
         register(value)
         made = self._client.add_secret_version(
-            parent=f"projects/{self._project}/secrets/{name}", payload={"data": value.encode()})
+            parent=f"projects/{self._project}/secrets/{name}",
+            payload=secretmanager_v1.SecretPayload(data=value.encode()),
+        )
         return made.name.rsplit("/", 1)[-1]

@@ -15,8 +15,13 @@ from pathlib import Path
 from shared.errors import ConfigurationError
 
 # With one of these set, clients talk to an emulator and firebase-admin accepts unsigned tokens.
-EMULATORS = ("PUBSUB_EMULATOR_HOST", "STORAGE_EMULATOR_HOST", "FIREBASE_AUTH_EMULATOR_HOST",
-             "SECRET_MANAGER_EMULATOR_HOST", "FIRESTORE_EMULATOR_HOST")
+EMULATORS = (
+    "PUBSUB_EMULATOR_HOST",
+    "STORAGE_EMULATOR_HOST",
+    "FIREBASE_AUTH_EMULATOR_HOST",
+    "SECRET_MANAGER_EMULATOR_HOST",
+    "FIRESTORE_EMULATOR_HOST",
+)
 
 
 @dataclass(frozen=True)
@@ -26,31 +31,34 @@ class Settings:
     environ: Mapping[str, str]
     in_cloud: bool
     database_url: str | None
-    database_ca: str | None              # PEM text of the instance's certificate authority
+    database_ca: str | None  # PEM text of the instance's certificate authority
     project: str
-    livemode: bool                       # Stripe's: true only in the production environment
-    mode: str                            # observe or enforce, for destructive tasks
-    backup_gate: timedelta | None        # None: the gate is off
-    paused: str | None                   # the reason, when everything is paused from outside the database
-    operators: tuple[str, ...]           # verified e-mail addresses (laptop: user names) of the operator list
-    buckets: Mapping[str, str]           # logical name -> gs://bucket/prefix or a folder
-    targets: Mapping[str, str]           # task -> https URL of its function, or projects/P/locations/R/jobs/J
-    secrets_folder: Path | None          # the local store; None: Secret Manager
-    shard: int                           # this job task's index; 0 elsewhere
+    livemode: bool  # Stripe's: true only in the production environment
+    mode: str  # observe or enforce, for destructive tasks
+    backup_gate: timedelta | None  # None: the gate is off
+    paused: str | None  # the reason, when everything is paused from outside the database
+    operators: tuple[str, ...]  # verified e-mail addresses (laptop: user names) of the operator list
+    buckets: Mapping[str, str]  # logical name -> gs://bucket/prefix or a folder
+    targets: Mapping[str, str]  # task -> https URL of its function, or projects/P/locations/R/jobs/J
+    secrets_folder: Path | None  # the local store; None: Secret Manager
+    shard: int  # this job task's index; 0 elsewhere
 
     def database(self) -> str:
         """The database's URL. Raises ConfigurationError when there is none."""
         if not self.database_url:
-            raise ConfigurationError("DATABASE_URL is not set: set it to postgresql://user@host/database, "
-                                     "or use `keeper`, which brings an embedded PostgreSQL on a laptop")
+            raise ConfigurationError(
+                "DATABASE_URL is not set: set it to postgresql://user@host/database, "
+                "or use `keeper`, which brings an embedded PostgreSQL on a laptop"
+            )
         return self.database_url
 
     def bucket(self, name: str) -> str:
         """Where the logical bucket `name` is. Raises ConfigurationError when nobody said."""
         if name not in self.buckets:
             variable = "KEEPER_BUCKET_" + name.upper().replace("-", "_")
-            raise ConfigurationError(f"bucket {name!r} has no location: set {variable} to gs://bucket/prefix "
-                                     "or a folder")
+            raise ConfigurationError(
+                f"bucket {name!r} has no location: set {variable} to gs://bucket/prefix or a folder"
+            )
         return self.buckets[name]
 
 
@@ -72,8 +80,10 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
     if in_cloud:
         for name in EMULATORS:
             if env.get(name):
-                raise ConfigurationError(f"{name} is set in the cloud: an emulator there would accept forged "
-                                         "tokens or swallow messages; remove it from the service")
+                raise ConfigurationError(
+                    f"{name} is set in the cloud: an emulator there would accept forged "
+                    "tokens or swallow messages; remove it from the service"
+                )
         if not env.get("DATABASE_URL"):
             raise ConfigurationError("DATABASE_URL is not set in the cloud: apply terraform, which sets it")
     mode = env.get("KEEPER_MODE", "observe")
@@ -87,14 +97,18 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
         raise ConfigurationError(f"CLOUD_RUN_TASK_INDEX: expected a number, got {shard!r}")
     folder = env.get("KEEPER_SECRETS")
     return Settings(
-        environ=env, in_cloud=in_cloud,
-        database_url=env.get("DATABASE_URL") or None, database_ca=env.get("DATABASE_CA") or None,
+        environ=env,
+        in_cloud=in_cloud,
+        database_url=env.get("DATABASE_URL") or None,
+        database_ca=env.get("DATABASE_CA") or None,
         project=env.get("GOOGLE_CLOUD_PROJECT", "demo-groundskeeper"),
-        livemode=_truth(env, "KEEPER_STRIPE_LIVEMODE"), mode=mode,
+        livemode=_truth(env, "KEEPER_STRIPE_LIVEMODE"),
+        mode=mode,
         backup_gate=timedelta(hours=int(hours)) if int(hours) else None,
         paused=env.get("KEEPER_PAUSED") or None,
         operators=tuple(o.strip() for o in env.get("KEEPER_OPERATORS", "").split(",") if o.strip()),
         buckets={k.replace("_", "-"): v for k, v in _prefixed(env, "KEEPER_BUCKET_").items()},
         targets=_prefixed(env, "KEEPER_TARGET_"),
-        secrets_folder=Path(folder) if folder else None, shard=int(shard),
+        secrets_folder=Path(folder) if folder else None,
+        shard=int(shard),
     )

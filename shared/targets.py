@@ -50,18 +50,19 @@ def _function(url: str, request: uuid.UUID, settings: Settings) -> None:
         import google.auth.transport.requests
         import google.oauth2.id_token
 
-        headers["Authorization"] = "Bearer " + google.oauth2.id_token.fetch_id_token(
-            google.auth.transport.requests.Request(), url)
+        headers["Authorization"] = "Bearer " + google.oauth2.id_token.fetch_id_token(  # type: ignore[no-untyped-call]
+            google.auth.transport.requests.Request(), url
+        )
     try:
-        answer = requests.post(url, data=json.dumps({"run_request": str(request)}), headers=headers,
-                               timeout=_TIMEOUT_S)
+        answer = requests.post(url, data=json.dumps({"run_request": str(request)}), headers=headers, timeout=_TIMEOUT_S)
     except requests.Timeout:
         return  # it is at work: its own ledger row says how it ends
     except requests.ConnectionError as error:
         raise Retry("the task's function does not answer") from error
     if answer.status_code in (401, 403, 404):
-        raise Unavailable(f"the task's function answered {answer.status_code}: is it deployed, and may this task "
-                          "invoke it?")
+        raise Unavailable(
+            f"the task's function answered {answer.status_code}: is it deployed, and may this task invoke it?"
+        )
 
 
 def _job(resource: str) -> Any:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import select
 
-from shared import logs, manifest, schedule, settings as settings_module, targets
+from shared import logs, manifest, schedule, targets
+from shared import settings as settings_module
 from shared.call import BadCall, Call, Request, by_hand, of_slot, parse
 from shared.clock import Clock, SystemClock
 from shared.context import Context, process_stopping
@@ -46,8 +47,15 @@ class Entry:
 
     def runner(self, settings: Settings, clock: Clock) -> Runner:
         """A runner of this task. Raises ManifestError when its parameters do not fit."""
-        return Runner(self.task, self.body, self.params_type, manifest.code_version(self.task), settings, clock,
-                      starter=lambda name, request: targets.start(name, request, settings, clock))
+        return Runner(
+            self.task,
+            self.body,
+            self.params_type,
+            manifest.code_version(self.task),
+            settings,
+            clock,
+            starter=lambda name, request: targets.start(name, request, settings, clock),
+        )
 
 
 def entrypoint(file: str, run: Callable[..., Any]) -> Callable[["flask.Request"], "flask.Response"]:
@@ -99,8 +107,7 @@ def _answer(result: Result) -> "flask.Response":
 
     if result.reply is not None:
         return flask.Response(result.reply.body, result.reply.status, headers=result.reply.headers)
-    return flask.Response(json.dumps(result.document()), OUTCOMES[result.outcome].http,
-                          content_type="application/json")
+    return flask.Response(json.dumps(result.document()), OUTCOMES[result.outcome].http, content_type="application/json")
 
 
 def _stop_on_sigterm() -> None:
@@ -148,16 +155,28 @@ def run_job(folder: Path, settings: Settings, clock: Clock) -> Result:
 def _job_call(task: Task, runner: Runner, settings: Settings, clock: Clock) -> Call:
     waiting: uuid.UUID | None = None
     with runner.database().transaction(read_only=True) as connection:
-        waiting = connection.execute(select(run_request.c.request_id).where(
-            run_request.c.task == task.name, run_request.c.claimed_at.is_(None),
-            run_request.c.cancelled_at.is_(None)).order_by(run_request.c.requested_at).limit(1)).scalar()
+        waiting = connection.execute(
+            select(run_request.c.request_id)
+            .where(
+                run_request.c.task == task.name,
+                run_request.c.claimed_at.is_(None),
+                run_request.c.cancelled_at.is_(None),
+            )
+            .order_by(run_request.c.requested_at)
+            .limit(1)
+        ).scalar()
     if waiting is not None:
         return by_hand(waiting)
-    slots = [(slot, t) for t in task.triggers if isinstance(t, Cron)
-             if (slot := schedule.last_slot(t, clock.now())) is not None]
+    slots = [
+        (slot, t)
+        for t in task.triggers
+        if isinstance(t, Cron)
+        if (slot := schedule.last_slot(t, clock.now())) is not None
+    ]
     if not slots:
-        raise ConfigurationError(f"{task.name} has no schedule and no request waits for it: "
-                                 f"start it with `keeper run {task.name}`")
+        raise ConfigurationError(
+            f"{task.name} has no schedule and no request waits for it: start it with `keeper run {task.name}`"
+        )
     slot, trigger = max(slots, key=lambda pair: pair[0])
     return of_slot(trigger, slot, shard=settings.shard)
 

@@ -25,17 +25,38 @@ def plan(ctx: Context, rules: Sequence[Rule], duplicates: Sequence[Duplicates]) 
             where = rule.expired(ctx.now, _accounts(holds))
             count, oldest = connection.execute(
                 text(f"select count(*), min({quoted(rule.timestamp)}) from {quoted(rule.table)} where {where.sql}"),
-                where.binds).one()
-            items.append(Item(rule.name, count, why=rule.describe(ctx.now),
-                              oldest=oldest.isoformat() if oldest else None))
+                where.binds,
+            ).one()
+            items.append(
+                Item(
+                    rule.name,
+                    count,
+                    why=rule.describe(ctx.now),
+                    oldest=oldest.isoformat() if oldest else None,
+                )
+            )
         for policy in duplicates:
             held = _held(policy.table, holds)
-            count = 0 if held else connection.execute(
-                text(f"select count(*) from ({policy.extra()}) surplus")).scalar_one()
-            items.append(Item(policy.name, count, why="under a legal hold" if held else
-                              f"duplicates by {', '.join(policy.key)}; the first by {policy.keep} stays"))
-    return Plan(tuple(items), notes=("no undo: data minimisation",), predicates={
-        **{r.name: r.describe(ctx.now) for r in rules}, **{d.name: d.extra() for d in duplicates}})
+            count = (
+                0 if held else connection.execute(text(f"select count(*) from ({policy.extra()}) surplus")).scalar_one()
+            )
+            items.append(
+                Item(
+                    policy.name,
+                    count,
+                    why="under a legal hold"
+                    if held
+                    else f"duplicates by {', '.join(policy.key)}; the first by {policy.keep} stays",
+                )
+            )
+    return Plan(
+        tuple(items),
+        notes=("no undo: data minimisation",),
+        predicates={
+            **{r.name: r.describe(ctx.now) for r in rules},
+            **{d.name: d.extra() for d in duplicates},
+        },
+    )
 
 
 def purge(ctx: Context, rules: Sequence[Rule], duplicates: Sequence[Duplicates], *, batch_rows: int) -> dict[str, int]:
@@ -62,9 +83,13 @@ def _batch(ctx: Context, name: str, table: str, where: Condition, limit: int) ->
     """Delete up to `limit` rows in one transaction; False when none were left."""
     with ctx.begin() as connection:
         # Rows someone is at are skipped now and taken by the next run; the second check sees their latest version.
-        deleted = connection.execute(text(
-            f"delete from {quoted(table)} where ctid = any(array(select ctid from {quoted(table)}"
-            f" where {where.sql} limit :limit for update skip locked))"), {**where.binds, "limit": limit}).rowcount
+        deleted = connection.execute(
+            text(
+                f"delete from {quoted(table)} where ctid = any(array(select ctid from {quoted(table)}"
+                f" where {where.sql} limit :limit for update skip locked))"
+            ),
+            {**where.binds, "limit": limit},
+        ).rowcount
         ctx.count(f"{name}.deleted", deleted)
     return deleted > 0
 
@@ -76,13 +101,16 @@ def _leaves(ctx: Context, table: str) -> list[str]:
 
 
 def _partitions(connection: Connection, table: str) -> list[str]:
-    found = connection.execute(text("""
+    found = connection.execute(
+        text("""
         select n.nspname || '.' || c.relname
           from pg_partition_tree(cast(:table as regclass)) t
           join pg_class c on c.oid = t.relid
           join pg_namespace n on n.oid = c.relnamespace
          where t.isleaf and t.level > 0
-         order by 1"""), {"table": quoted(table)})
+         order by 1"""),
+        {"table": quoted(table)},
+    )
     return list(found.scalars())
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.dialects.postgresql import dialect
 
-_preparer = dialect().identifier_preparer
+_preparer = dialect().identifier_preparer  # type: ignore[no-untyped-call]
 
 
 def quoted(name: str) -> str:
@@ -75,6 +75,8 @@ class Duplicates:
 
     def extra(self) -> str:
         """The query of the surplus rows' ctid."""
-        return (f"select ctid from (select ctid, row_number() over (partition by "
-                f"{', '.join(map(quoted, self.key))} order by {self.keep}) as place"
-                f" from {quoted(self.table)}) ranked where place > 1")
+        return (
+            f"select ctid from (select ctid, row_number() over (partition by "
+            f"{', '.join(map(quoted, self.key))} order by {self.keep}) as place"
+            f" from {quoted(self.table)}) ranked where place > 1"
+        )

@@ -1,0 +1,60 @@
+# Groundskeeper. `make` alone lists what there is to make. Nothing here needs root; root works too.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+
+.PHONY: help
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# Sets up again only when a pin or the project file changed.
+$(VENV)/ready: requirements.txt requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Groundskeeper needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+.PHONY: setup
+setup: $(VENV)/ready ## Install everything the laptop needs into .venv
+
+.PHONY: up
+up: setup ## Run the whole plane here (ONCE=1: every task once, then stop; DEMO=0: no demo data)
+	@$(BIN)/keeper up $(if $(filter 1,$(ONCE)),--once) $(if $(filter 0,$(DEMO)),--no-demo)
+
+.PHONY: test
+test: setup ## Everything in small form (at most 10 minutes)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not full"
+
+.PHONY: verify
+verify: setup ## The full-size proofs (at most 30 minutes)
+	$(BIN)/python -m pytest -m full
+
+.PHONY: check
+check: setup ## Format, lint and types, as CI does
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+.PHONY: format
+format: setup ## Write the code in its format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: lock
+lock: setup ## Compile the pins anew from pyproject.toml
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url \
+	  -o requirements.txt pyproject.toml
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url \
+	  -c requirements.txt --group laptop --group dev -o requirements-dev.txt
+
+.PHONY: lock-check
+lock-check: setup ## Fail where the pins no longer follow from pyproject.toml
+	@cp requirements.txt requirements-dev.txt $(VENV)/ && $(MAKE) -s lock && \
+	  diff -u $(VENV)/requirements.txt requirements.txt && diff -u $(VENV)/requirements-dev.txt requirements-dev.txt
+
+.PHONY: clean
+clean: ## Forget the laptop's plane: its database, objects and secrets
+	rm -rf .groundskeeper
