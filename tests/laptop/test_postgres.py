@@ -11,8 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shared.laptop.postgres import Postgres, PostgresError
+from shared.laptop.postgres import Postgres
 from shared.laptop.postgres_binaries import PostgresMissingError, find_binaries
+from shared.laptop.postgres_server import PostgresError
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
