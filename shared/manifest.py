@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from cronsim import CronSim, CronSimError
+
+from shared.strict_yaml import Fields, ManifestError, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 FUNCTIONS = ROOT / "functions"
@@ -21,10 +22,6 @@ FUNCTIONS = ROOT / "functions"
 # Service account ids are 6 to 30 characters and end in no hyphen; the scheduler job, the function and the
 # account all bear the task's name with hyphens.
 NAME = re.compile(r"[a-z][a-z0-9_]{4,22}[a-z0-9]")
-
-
-class ManifestError(ValueError):
-    """A task.yaml that cannot be used. The message names the file, the key, the value and the remedy."""
 
 
 # --- the declaration -----------------------------------------------------------------------------------------
@@ -133,144 +130,14 @@ class Task:
         return any(t.kind in ("cron", "every") for t in self.triggers)
 
 
-# --- reading -------------------------------------------------------------------------------------------------
-
-_INT = re.compile(r"-?(0|[1-9][0-9]*)")
-_FLOAT = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+")
-# Plain scalars that PyYAML and Terraform's yamldecode read differently, or that look like another type.
-_AMBIGUOUS = re.compile(r"(?i)[-+.]?[0-9].*|y|n|yes|no|on|off|true|false|null|~|=|<<|\.inf|\.nan|[-+]\.inf")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML of which every reader has the same understanding: no duplicates, anchors, dates, octals or yes/no."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, str):
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {key!r} is not text: write it in quotes", key_node.start_mark
-            )
-        if key in result:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {key!r} stands twice: remove one", key_node.start_mark
-            )
-        result[key] = loader.construct_object(value_node, deep=True)
-    return result
-
-
-def _scalar(loader: _Loader, node: yaml.ScalarNode) -> str | int | float | bool | None:
-    text = node.value
-    if node.style is not None:
-        return str(text)
-    if text in ("true", "false"):
-        return bool(text == "true")
-    if text in ("null", ""):
-        return None
-    if _INT.fullmatch(text):
-        return int(text)
-    if _FLOAT.fullmatch(text):
-        return float(text)
-    if _AMBIGUOUS.fullmatch(text):
-        raise yaml.constructor.ConstructorError(
-            None,
-            None,
-            f"{text!r} is read differently by different YAML readers: write it in quotes",
-            node.start_mark,
-        )
-    return str(text)
-
-
-_Loader.yaml_implicit_resolvers = {}
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
-_Loader.add_constructor("tag:yaml.org,2002:str", _scalar)
-
-
-def parse(text: str, where: str) -> Any:
-    """The YAML document in `text`. Raises ManifestError, naming `where` and the line."""
-    try:
-        for event in yaml.parse(text, Loader=_Loader):
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                raise ManifestError(
-                    f"{where}: line {(event.start_mark.line if event.start_mark else 0) + 1}: anchors and aliases are "
-                    "not allowed: write the value out"
-                )
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ManifestError(f"{where}: line {line}: {error.problem}") from error
-
-
-class _Fields:
-    """One mapping of the file, taken apart key by key; what nobody asked for is an error."""
-
-    def __init__(self, value: Any, where: str) -> None:
-        if not isinstance(value, dict):
-            raise ManifestError(f"{where}: expected a mapping, got {value!r}")
-        self.rest = dict(value)
-        self.where = where
-        self.known: list[str] = []
-
-    def take(self, key: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:
-        self.known.append(key)
-        if key not in self.rest:
-            if default is ...:
-                raise ManifestError(f"{self.where}.{key}: is missing: add it")
-            return default
-        value = self.rest.pop(key)
-        kinds = kind if isinstance(kind, tuple) else (kind,)
-        # bool is an int to Python, never to the reader of a manifest
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            wanted = " or ".join(_KIND_NAMES[k] for k in kinds)
-            raise ManifestError(f"{self.where}.{key}: expected {wanted}, got {value!r}")
-        return value
-
-    def number(self, key: str, low: int, high: int, default: Any = ...) -> int:
-        value = self.take(key, int, default)
-        if value is not default and not low <= value <= high:
-            raise ManifestError(f"{self.where}.{key}: expected {low} to {high}, got {value!r}")
-        return value  # type: ignore[no-any-return]
-
-    def choice(self, key: str, options: tuple[str, ...], default: Any = ...) -> str:
-        value = self.take(key, str, default)
-        if value not in options:
-            raise ManifestError(f"{self.where}.{key}: expected one of {', '.join(options)}, got {value!r}")
-        return value  # type: ignore[no-any-return]
-
-    def names(self, key: str, default: Any = ..., pattern: str = r"\S+") -> tuple[str, ...]:
-        value = self.take(key, list, default)
-        for i, item in enumerate(value):
-            if not isinstance(item, str) or not re.fullmatch(pattern, item):
-                raise ManifestError(f"{self.where}.{key}[{i}]: expected a name like {pattern}, got {item!r}")
-        if len(set(value)) != len(value):
-            raise ManifestError(f"{self.where}.{key}: {value!r} names something twice: remove one")
-        return tuple(value)
-
-    def done(self) -> None:
-        if self.rest:
-            key = next(iter(self.rest))
-            raise ManifestError(
-                f"{self.where}.{key}: is not a key of task.yaml here: known keys are {', '.join(sorted(self.known))}"
-            )
-
-
-_KIND_NAMES: dict[type, str] = {
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    list: "a list",
-    dict: "a mapping",
-}
+# --- reading ----------------------------------------------------------------------------------------------------
 
 _PACKAGE = r"[a-z0-9][a-z0-9._-]*"
 _ROOM = r"[a-z][a-z0-9_]*"
 _TABLE = r"([a-z_][a-z0-9_]*\.)?[a-z_][a-z0-9_]*"
 
 
-def _cron(fields: _Fields) -> Cron:
+def _cron(fields: Fields) -> Cron:
     expression = fields.take("cron", str)
     try:
         CronSim(expression, datetime(2026, 1, 1, tzinfo=UTC))
@@ -283,22 +150,22 @@ def _cron(fields: _Fields) -> Cron:
     return Cron(expression)
 
 
-def _every(fields: _Fields) -> Every:
+def _every(fields: Fields) -> Every:
     seconds = fields.number("every_s", 1, 60)
     if 60 % seconds:
         raise ManifestError(f"{fields.where}.every_s: expected a divisor of 60, got {seconds}")
     return Every(seconds)
 
 
-def _topic(fields: _Fields) -> Topic:
+def _topic(fields: Fields) -> Topic:
     name = fields.take("topic", str)
     if not re.fullmatch(r"[a-z][a-z0-9-]{2,62}", name):
         raise ManifestError(f"{fields.where}.topic: expected 3 to 63 of a-z, 0-9 and -, got {name!r}")
     return Topic(name)
 
 
-def _http(fields: _Fields) -> Http:
-    inner = _Fields(fields.take("http", dict), f"{fields.where}.http")
+def _http(fields: Fields) -> Http:
+    inner = Fields(fields.take("http", dict), f"{fields.where}.http")
     path = inner.take("path", str)
     if not re.fullmatch(r"(/[a-zA-Z0-9_.*{}-]+)+|/", path):
         raise ManifestError(f"{inner.where}.path: expected a path like /api/v1/x, got {path!r}")
@@ -313,7 +180,7 @@ def _http(fields: _Fields) -> Http:
     return Http(path, methods, auth, reason)
 
 
-_TRIGGERS: dict[str, Callable[[_Fields], Trigger]] = {
+_TRIGGERS: dict[str, Callable[[Fields], Trigger]] = {
     "cron": _cron,
     "every_s": _every,
     "topic": _topic,
@@ -321,10 +188,10 @@ _TRIGGERS: dict[str, Callable[[_Fields], Trigger]] = {
 }
 
 
-def _triggers(top: _Fields) -> tuple[Trigger, ...]:
+def _triggers(top: Fields) -> tuple[Trigger, ...]:
     found: list[Trigger] = []
     for i, entry in enumerate(top.take("triggers", list)):
-        fields = _Fields(entry, f"{top.where}.triggers[{i}]")
+        fields = Fields(entry, f"{top.where}.triggers[{i}]")
         kinds = [k for k in _TRIGGERS if k in fields.rest]
         if len(kinds) != 1:
             raise ManifestError(f"{fields.where}: expected exactly one of {', '.join(_TRIGGERS)}, got {entry!r}")
@@ -336,8 +203,8 @@ def _triggers(top: _Fields) -> tuple[Trigger, ...]:
     return tuple(found)
 
 
-def _run(top: _Fields, triggers: tuple[Trigger, ...]) -> Run:
-    fields = _Fields(top.take("run", dict), f"{top.where}.run")
+def _run(top: Fields, triggers: tuple[Trigger, ...]) -> Run:
+    fields = Fields(top.take("run", dict), f"{top.where}.run")
     kind = fields.choice("kind", ("function", "job"))
     memory = fields.number("memory_mb", 128, 32768)
     cpu = float(fields.take("cpu", (int, float)))
@@ -379,11 +246,11 @@ def _run(top: _Fields, triggers: tuple[Trigger, ...]) -> Run:
     return run
 
 
-def _tables(top: _Fields) -> dict[str, dict[str, tuple[str, ...]]]:
-    fields = _Fields(top.take("tables", dict), f"{top.where}.tables")
+def _tables(top: Fields) -> dict[str, dict[str, tuple[str, ...]]]:
+    fields = Fields(top.take("tables", dict), f"{top.where}.tables")
     tables: dict[str, dict[str, tuple[str, ...]]] = {}
     for access in ("read", "write", "own"):
-        inner = _Fields(fields.take(access, dict, {}), f"{fields.where}.{access}")
+        inner = Fields(fields.take(access, dict, {}), f"{fields.where}.{access}")
         for table in inner.rest:
             if not re.fullmatch(_TABLE, table):
                 raise ManifestError(f"{inner.where}.{table}: expected a table's name in lower case")
@@ -392,10 +259,10 @@ def _tables(top: _Fields) -> dict[str, dict[str, tuple[str, ...]]]:
     return tables
 
 
-def _buckets(top: _Fields) -> tuple[Bucket, ...]:
+def _buckets(top: Fields) -> tuple[Bucket, ...]:
     found = []
     for i, entry in enumerate(top.take("buckets", list, [])):
-        fields = _Fields(entry, f"{top.where}.buckets[{i}]")
+        fields = Fields(entry, f"{top.where}.buckets[{i}]")
         found.append(
             Bucket(
                 fields.take("bucket", str),
@@ -407,12 +274,12 @@ def _buckets(top: _Fields) -> tuple[Bucket, ...]:
     return tuple(found)
 
 
-def _params(top: _Fields) -> dict[str, Any]:
+def _params(top: Fields) -> dict[str, Any]:
     params: dict[str, Any] = top.take("params", dict, {})
 
     def check(value: Any, where: str) -> None:
         if isinstance(value, dict) and "env" in value:
-            fields = _Fields(value, where)
+            fields = Fields(value, where)
             name = fields.take("env", str)
             if not re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
                 raise ManifestError(f"{where}.env: expected a variable's name like S3_RETENTION_DAYS, got {name!r}")
@@ -446,15 +313,15 @@ def load(folder: Path) -> Task:
         raise ManifestError(
             f"{where}: is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8"
         ) from error
-    top = _Fields(document, where)
+    top = Fields(document, where)
     summary = top.take("summary", str)
     owner = top.take("owner", str)
     triggers = _triggers(top)
     run = _run(top, triggers)
-    topics = _Fields(top.take("topics", dict, {}), f"{top.where}.topics")
+    topics = Fields(top.take("topics", dict, {}), f"{top.where}.topics")
     publishes, subscribes = topics.names("publish", []), topics.names("subscribe", [])
     topics.done()
-    caps_fields = _Fields(top.take("caps", dict, {}), f"{top.where}.caps")
+    caps_fields = Fields(top.take("caps", dict, {}), f"{top.where}.caps")
     caps = {unit: caps_fields.number(unit, 1, 10**15) for unit in list(caps_fields.rest)}
     task = Task(
         name=name,

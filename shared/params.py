@@ -10,7 +10,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from shared.manifest import ManifestError
+from shared.strict_yaml import ManifestError
 
 T = TypeVar("T")
 

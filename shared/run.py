@@ -7,61 +7,31 @@ a dead database - becomes one of the eleven outcomes in words. Killed anywhere, 
 import threading
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
 from shared import ledger, logs, pauses, plans
-from shared.call import BadCall, Call, Reply
+from shared.call import BadCall, Call
 from shared.clock import Clock, rfc3339
 from shared.context import Context, Planned
 from shared.database import Database, ending_of
 from shared.errors import OUTCOMES, ConfigurationError, Ending, LeaseLost, Outcome, Partial, Refused, Stopped
+from shared.guard import check_stamp, check_version
 from shared.logs import log
-from shared.manifest import ManifestError, Task
+from shared.manifest import Task
 from shared.params import build, resolve
 from shared.redaction import describe, redact
-from shared.schema import VERSION, environment, run_request
+from shared.result import Result
 from shared.schema import plan as plan_table
+from shared.schema import run_request
 from shared.settings import Settings
+from shared.strict_yaml import ManifestError
 
 Body = Callable[[Context, Any], Mapping[str, int] | None]
-
-JSON_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a call ended. `run_id` is None when it never reached the ledger."""
-
-    task: str
-    outcome: Outcome
-    run_id: uuid.UUID | None = None
-    counts: Mapping[str, int] = field(default_factory=dict)
-    plan: dict[str, Any] | None = None
-    plan_hash: str | None = None
-    error: str | None = None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    reply: Reply | None = None
-
-    def document(self) -> dict[str, Any]:
-        """The JSON of a run (schema: docs/schemas/run.json)."""
-        return {
-            "schema_version": JSON_VERSION,
-            "run_id": str(self.run_id) if self.run_id else None,
-            "task": self.task,
-            "outcome": self.outcome.value,
-            "counts": dict(sorted(self.counts.items())),
-            "plan": self.plan,
-            "plan_hash": self.plan_hash,
-            "error": self.error,
-            "started_at": rfc3339(self.started_at) if self.started_at else None,
-            "finished_at": rfc3339(self.finished_at) if self.finished_at else None,
-        }
 
 
 class Runner:
@@ -169,8 +139,8 @@ class Runner:
                     "breaks: give the server's own address or a session-mode port"
                 )
             with database.transaction(read_only=True) as connection:
-                _check_version(connection)
-                _check_stamp(connection, self.settings)
+                check_version(connection)
+                check_stamp(connection, self.settings)
             self._checked = True
 
     def _complete(self, database: Database, call: Call) -> Call:
@@ -396,24 +366,3 @@ def _shown(context: Context | None, plan: plans.Plan | None) -> tuple[dict[str, 
         "notes": list(shown.notes),
         "above_cap": proposal.over(),
     }, proposal.hash()
-
-
-def _check_version(connection: Connection) -> None:
-    found = connection.execute(text("select version_num from groundskeeper.schema_version")).scalars().all()
-    if list(found) != [VERSION]:
-        raise ConfigurationError(
-            f"the schema groundskeeper is at version {', '.join(found) or 'none'}, this code "
-            f"needs {VERSION}: run `keeper migrate` (or deploy the code that fits)"
-        )
-
-
-def _check_stamp(connection: Connection, settings: Settings) -> None:
-    row = connection.execute(select(environment.c.project, environment.c.livemode)).one_or_none()
-    if row is None:
-        raise ConfigurationError("the database bears no environment stamp: run `keeper migrate`, which writes it")
-    if (row.project, row.livemode) != (settings.project, settings.livemode):
-        raise ConfigurationError(
-            f"the database is stamped for project {row.project!r} (livemode {row.livemode}), this process is "
-            f"configured for {settings.project!r} (livemode {settings.livemode}): correct DATABASE_URL or "
-            "GOOGLE_CLOUD_PROJECT and KEEPER_STRIPE_LIVEMODE"
-        )

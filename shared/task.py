@@ -25,11 +25,13 @@ from shared.call import BadCall, Call, Request, by_hand, of_slot, parse
 from shared.clock import Clock, SystemClock
 from shared.context import Context, process_stopping
 from shared.errors import OUTCOMES, ConfigurationError
-from shared.manifest import Cron, ManifestError, Task
+from shared.manifest import Cron, Task
 from shared.redaction import redact
-from shared.run import Body, Result, Runner
+from shared.result import Result
+from shared.run import Body, Runner
 from shared.schema import run_request
 from shared.settings import Settings
+from shared.strict_yaml import ManifestError
 
 if TYPE_CHECKING:
     import flask

@@ -1,0 +1,232 @@
+"""`keeper pause`, `resume`, `approvals`, `hold`: what operators decide. Each deed is in the operators' audit."""
+
+import uuid
+from datetime import datetime, timedelta
+
+import click
+
+from shared import holds, pauses, plans
+from shared.clock import parse_rfc3339
+from shared.errors import OUTCOMES, Refused
+from shared.keeper import show
+from shared.keeper.session import find, session
+from shared.keeper.tasks import complete_task, run_by_hand
+
+_AS = click.option("--as", "actor", help="Who decides (default: you).")
+_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+
+
+class Moment(click.ParamType[object]):
+    """A moment: RFC 3339, or a span from now like 90m, 12h or 7d."""
+
+    name = "moment"
+
+    def convert(self, value: str, parameter: click.Parameter | None, context: click.Context | None) -> object:
+        units = {"m": "minutes", "h": "hours", "d": "days"}
+        if value[:-1].isdecimal() and value[-1] in units:
+            return timedelta(**{units[value[-1]]: int(value[:-1])})
+        try:
+            return parse_rfc3339(value)
+        except ValueError:
+            self.fail(f"{value!r}: expected 2026-01-01T02:00:00Z or a span like 90m, 12h, 7d", parameter, context)
+
+
+def _until(value: timedelta | datetime | None, now: datetime) -> datetime | None:
+    return now + value if isinstance(value, timedelta) else value
+
+
+@click.command()
+@click.argument("task", shell_complete=complete_task)
+@click.option("--reason", required=True, help="Why; the next operator will ask.")
+@click.option("--until", type=Moment(), help="When work goes on by itself (default: when resumed).")
+@_AS
+def pause(task: str, reason: str, until: timedelta | datetime | None, actor: str | None) -> None:
+    """Pause TASK, or `all`: no run starts, and running ones stop at their next transaction."""
+    with session(actor) as at:
+        name = pauses.ALL if task in ("all", pauses.ALL) else find(at.tasks(), task).name
+        now = at.clock.now()
+        with at.database.transaction() as connection:
+            pauses.pause(connection, name, reason=reason, by=at.actor, now=now, until=_until(until, now))
+    show.console.print(f"{'all tasks' if name == pauses.ALL else name} paused: {reason}")
+
+
+@click.command()
+@click.argument("task", shell_complete=complete_task)
+@click.option("--why", help="Why now.")
+@_AS
+def resume(task: str, why: str | None, actor: str | None) -> None:
+    """End the pause of TASK, or of `all`."""
+    with session(actor) as at:
+        name = pauses.ALL if task in ("all", pauses.ALL) else find(at.tasks(), task).name
+        with at.database.transaction() as connection:
+            ended = pauses.resume(connection, name, by=at.actor, why=why, now=at.clock.now())
+    show.console.print(f"{name} resumed" if ended else f"{name} was not paused")
+
+
+@click.group()
+def approvals() -> None:
+    """Plans above their cap that wait for a decision."""
+
+
+@approvals.command("list")
+@_JSON
+def list_approvals(as_json: bool) -> None:
+    """The open approvals, with what they would allow."""
+    with session() as at, at.database.transaction(read_only=True) as connection:
+        found = [(a, plans.stored(connection, a.plan_hash)) for a in plans.pending(connection, at.clock.now())]
+    if as_json:
+        show.document(
+            approvals=[
+                {
+                    "approval_id": a.approval_id,
+                    "task": a.task,
+                    "plan_hash": a.plan_hash,
+                    "requested_by": a.requested_by,
+                    "reason": a.reason,
+                    "requested_at": a.requested_at,
+                    "expires_at": a.expires_at,
+                    "items": p.items,
+                    "ceiling": p.ceiling,
+                }
+                for a, p in found
+            ]
+        )
+        return
+    show.table(
+        "Open approvals (times in UTC)",
+        ["approval", "task", "why", "asked by", "expires", "plan"],
+        ((a.approval_id, a.task, a.reason, a.requested_by, a.expires_at, a.plan_hash[:12]) for a, _ in found),
+        empty="No approval is open.",
+    )
+
+
+@approvals.command()
+@click.argument("approval_id", type=click.UUID)
+@click.option("--why", required=True, help="Why it may be done.")
+@click.option("--run/--no-run", "run_now", default=True, show_default=True, help="Run the approved plan at once.")
+@_AS
+def approve(approval_id: uuid.UUID, why: str, run_now: bool, actor: str | None) -> None:
+    """Allow exactly the plan APPROVAL_ID is bound to, once."""
+    with session(actor) as at:
+        with at.database.transaction() as connection:
+            decided = plans.decide(
+                connection,
+                approval_id,
+                approve=True,
+                by=at.actor,
+                why=why,
+                now=at.clock.now(),
+                operators=at.settings.operators,
+            )
+        show.console.print(f"approved: {decided.task}, plan {decided.plan_hash[:12]}")
+        if not run_now:
+            return
+        result = run_by_hand(at, find(at.tasks(), decided.task), plan_hash=decided.plan_hash, why=why)
+    show.console.print(
+        f"{result.task}: {show.outcome(result.outcome.value)}; {show.counts(dict(result.counts))}", soft_wrap=True
+    )
+    if result.error:
+        show.console.print(f"  {result.error}", soft_wrap=True, highlight=False)
+    raise SystemExit(OUTCOMES[result.outcome].exit)
+
+
+@approvals.command()
+@click.argument("approval_id", type=click.UUID)
+@click.option("--why", required=True, help="Why it may not be done.")
+@_AS
+def reject(approval_id: uuid.UUID, why: str, actor: str | None) -> None:
+    """Refuse the plan APPROVAL_ID is bound to."""
+    with session(actor) as at, at.database.transaction() as connection:
+        decided = plans.decide(
+            connection,
+            approval_id,
+            approve=False,
+            by=at.actor,
+            why=why,
+            now=at.clock.now(),
+            operators=at.settings.operators,
+        )
+    show.console.print(f"rejected: {decided.task}, plan {decided.plan_hash[:12]}")
+
+
+@click.group()
+def hold() -> None:
+    """Legal holds: what no deleter may touch."""
+
+
+@hold.command("add")
+@click.option("--table", help="Hold the rows of this table.")
+@click.option("--account", help="Hold the rows of this account.")
+@click.option("--all", "everything", is_flag=True, help="Hold everything.")
+@click.option("--reason", required=True, help="The case or duty it is for.")
+@click.option("--until", type=Moment(), help="When it ends by itself (default: when released).")
+@_AS
+def add_hold(
+    table: str | None,
+    account: str | None,
+    everything: bool,
+    reason: str,
+    until: timedelta | datetime | None,
+    actor: str | None,
+) -> None:
+    """Place a hold on a table, an account, an account's rows of a table, or everything."""
+    if everything == bool(table or account):
+        raise Refused("say what to hold: --table, --account, both, or --all")
+    with session(actor) as at:
+        now = at.clock.now()
+        with at.database.transaction() as connection:
+            hold_id = holds.add(
+                connection,
+                reason=reason,
+                by=at.actor,
+                now=now,
+                table=table,
+                account=account,
+                expires_at=_until(until, now),
+            )
+    show.console.print(f"hold {hold_id} placed", soft_wrap=True)
+
+
+@hold.command("list")
+@_JSON
+def list_holds(as_json: bool) -> None:
+    """The holds in force."""
+    with session() as at, at.database.transaction(read_only=True) as connection:
+        found = holds.in_force(connection, at.clock.now())
+    if as_json:
+        show.document(
+            holds=[
+                {
+                    "hold_id": h.hold_id,
+                    "table": h.table,
+                    "account": h.account,
+                    "run_id": h.run_id,
+                    "reason": h.reason,
+                    "placed_by": h.placed_by,
+                    "placed_at": h.placed_at,
+                    "expires_at": h.expires_at,
+                }
+                for h in found
+            ]
+        )
+        return
+    show.table(
+        "Holds in force (times in UTC)",
+        ["hold", "table", "account", "reason", "by", "since", "until"],
+        (
+            (h.hold_id, h.table or "all", h.account or "all", h.reason, h.placed_by, h.placed_at, h.expires_at)
+            for h in found
+        ),
+        empty="Nothing is on hold.",
+    )
+
+
+@hold.command("release")
+@click.argument("hold_id", type=click.UUID)
+@click.option("--why", required=True, help="Why it is over.")
+@_AS
+def release_hold(hold_id: uuid.UUID, why: str, actor: str | None) -> None:
+    """End a hold."""
+    with session(actor) as at, at.database.transaction() as connection:
+        holds.release(connection, hold_id, by=at.actor, why=why, now=at.clock.now())
+    show.console.print(f"hold {hold_id} released", soft_wrap=True)
