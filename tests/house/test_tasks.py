@@ -1,0 +1,170 @@
+"""Laws over all manifests: schedules apart, every table of the schema cared for, every seed row answered."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import combinations
+
+import pytest
+
+from shared import schema
+from shared.manifest import ROOT, Cron, Task, load_all
+from shared.platform.tables import metadata as platform
+from shared.schedule import slots
+from shared.task import load
+
+TASKS = load_all()
+
+# Two tasks that may start within half an hour of each other on the same database, and why.
+NEAR: dict[frozenset[str], str] = {}
+
+
+def test_schedules_on_the_same_database_are_half_an_hour_apart() -> None:
+    start = datetime(2026, 6, 1, tzinfo=UTC)
+    starts = {
+        t.name: [s for x in t.triggers if isinstance(x, Cron) for s in slots(x, start, start + timedelta(days=31))]
+        for t in TASKS.values()
+    }
+    for one, other in combinations(sorted(starts), 2):
+        near = any(abs(a - b) < timedelta(minutes=30) for a in starts[one] for b in starts[other])
+        assert not near or frozenset((one, other)) in NEAR, f"{one} and {other} start within half an hour"
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda t: t.name)
+def test_a_task_loads_and_its_parameters_fit(task: Task) -> None:
+    assert load(task.folder).task == task
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda t: t.name)
+def test_every_task_has_its_tests(task: Task) -> None:
+    assert (ROOT / "tests" / "functions" / f"test_{task.name}.py").is_file()
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda t: t.name)
+def test_what_a_task_starts_exists(task: Task) -> None:
+    assert set(task.starts) <= set(TASKS)
+
+
+# Tables no age-based deleter touches, and why.
+KEPT = {
+    "user_profile": "goes with its account only: there is no purge of dormant accounts",
+    "status_page": "tenant configuration",
+    "monitored_service": "tenant configuration",
+    "incident": "the public history of a service",
+    "aggregated_analytics": "rollups outlive the raw telemetry: that is what they are for",
+    "lighthouse_scan": "scores are a few rows a day and a trend",
+    "threat_intelligence": "for ever; only legacy duplicates are removed",
+    "bug_report": "system of record",
+    "threat_report": "system of record",
+    "training_run": "system of record",
+    "ml_window": "platform-wide and anonymous; outlives the telemetry so that models can learn",
+    "data_encryption_key": "a key outlives every backup and archive that needs it",
+    "integration_credential": "tenant configuration",
+    "idea": "tenant data",
+    "listing": "tenant data",
+    "groundskeeper.environment": "one row",
+    "groundskeeper.pause": "one row a task",
+    "groundskeeper.legal_hold": "evidence of why something was kept",
+    "groundskeeper.archive_manifest": "evidence of what was archived and destroyed",
+    "groundskeeper.verified_backup": "one row a night; the gate and the trend read it",
+    "groundskeeper.task_attempt": "goes with its task_run by cascade",
+}
+# Purged by a task that is not built yet.
+TO_COME = {
+    "signal": "purge_signals, 30 days",
+    "mockup": "archive_mockups, 12 months",
+    "groundskeeper.operator_audit": "purge_audit, 18 months",
+    "groundskeeper.task_run": "db_cleanup's second form",
+    "groundskeeper.run_request": "db_cleanup's second form",
+    "groundskeeper.plan": "db_cleanup's second form",
+    "groundskeeper.approval": "db_cleanup's second form",
+    "groundskeeper.outbox": "db_cleanup's second form",
+}
+
+
+def _purged() -> set[str]:
+    return {rule["table"] for task in TASKS.values() for rule in task.params.get("rules", [])}
+
+
+def _all_tables() -> set[str]:
+    return {t.fullname for m in (platform, schema.metadata) for t in m.tables.values()}
+
+
+def test_every_table_is_purged_kept_with_a_reason_or_to_come() -> None:
+    cared = [_purged(), set(KEPT), set(TO_COME)]
+    assert set().union(*cared) == _all_tables()
+    for one, other in combinations(cared, 2):
+        assert not one & other
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda t: t.name)
+def test_a_tasks_tables_and_columns_exist(task: Task) -> None:
+    tables = {t.fullname: t for m in (platform, schema.metadata) for t in m.tables.values()}
+    for declared in task.tables.values():
+        for name, columns in declared.items():
+            assert name in tables, f"{task.name} declares {name}"
+            assert set(columns) <= set(tables[name].c.keys())
+
+
+# Every row of the documents the product fulfils, and the task (or file) that does it.
+SEED_ROWS = {
+    "Outbox Relay, every 5 s": "outbox_relay",
+    "Telemetry Worker, stream": "telemetry_ingest",
+    "pinger, every 30 s": "ping_services",
+    "aggregate_analytics, hourly": "aggregate_analytics",
+    "Lighthouse, every 6 h": "lighthouse_scan",
+    "ml-training-events": "ml_events",
+    "train_all_models, daily": "train_all_models",
+    "fetch_threat_intel, hourly": "fetch_threat_intel",
+    "db_cleanup, daily": "db_cleanup",
+    "scan_dark_web, daily": "scan_dark_web",
+    "sync_subscriptions, daily": "sync_subscriptions",
+    "VACUUM ANALYZE, daily": "vacuum_analyze",
+    "Stripe webhooks": "stripe_webhook",
+    "POST /api/v1/billing/sync": "billing_sync",
+    "DELETE /api/v1/auth/delete-account": "delete_account",
+    "DEK compliance, daily": "dek_compliance",
+    "rotate_keys": "rotate_keys",
+    "archive and delete mockups": "archive_mockups",
+    "purge stale signals and logs": "purge_signals",
+    "delete old objects": "purge_objects",
+    "remove audit log entries, 18 months": "purge_audit",
+    "cleanup_job, hourly": "cleanup",
+    "log rotation, 01:00": "rotate_logs",
+    "query plan analysis, daily": "analyze_query_plans",
+    "nightly backups, 00:00": "backup_database",
+    "monthly secret rotation": "rotate_secrets",
+    "/approvals": "approvals",
+}
+NOT_YET_BUILT = {
+    "outbox_relay",
+    "telemetry_ingest",
+    "ping_services",
+    "aggregate_analytics",
+    "lighthouse_scan",
+    "ml_events",
+    "train_all_models",
+    "fetch_threat_intel",
+    "scan_dark_web",
+    "sync_subscriptions",
+    "vacuum_analyze",
+    "stripe_webhook",
+    "billing_sync",
+    "delete_account",
+    "dek_compliance",
+    "rotate_keys",
+    "archive_mockups",
+    "purge_signals",
+    "purge_objects",
+    "purge_audit",
+    "cleanup",
+    "rotate_logs",
+    "analyze_query_plans",
+    "backup_database",
+    "rotate_secrets",
+    "approvals",
+}
+
+
+def test_every_row_of_the_seeds_has_its_task_or_is_listed_as_not_yet_built() -> None:
+    wanted = set(SEED_ROWS.values())
+    assert wanted - set(TASKS) == NOT_YET_BUILT
+    assert not NOT_YET_BUILT & set(TASKS)
