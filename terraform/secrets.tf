@@ -1,0 +1,71 @@
+# Secrets by name; their values never pass through Terraform. Tasks read them by API when they need them, so that one
+# without a version is an outcome in words and not a function that does not start.
+locals {
+  _rotation = yamldecode(file("${path.module}/data/secrets.yaml"))
+}
+
+# Secret Manager only reminds: rotate_secrets rotates.
+resource "google_pubsub_topic" "rotation" {
+  count = length(module.catalog.secrets) > 0 ? 1 : 0
+
+  name = "secret-rotation"
+}
+
+resource "google_pubsub_subscription" "rotation" {
+  count = length(module.catalog.secrets) > 0 ? 1 : 0
+
+  name                       = "secret-rotation"
+  topic                      = google_pubsub_topic.rotation[0].id
+  ack_deadline_seconds       = 60
+  message_retention_duration = "2678400s"
+
+  expiration_policy {
+    ttl = ""
+  }
+}
+
+resource "google_pubsub_topic_iam_member" "rotation" {
+  count = length(module.catalog.secrets) > 0 ? 1 : 0
+
+  topic  = google_pubsub_topic.rotation[0].name
+  role   = "roles/pubsub.publisher"
+  member = local.agents.secret
+}
+
+resource "google_secret_manager_secret" "secret" {
+  for_each = module.catalog.secrets
+
+  secret_id           = each.key
+  version_destroy_ttl = "604800s" # a version destroyed by mistake is only disabled for a week
+
+  replication {
+    user_managed {
+      replicas {
+        location = var.region
+      }
+    }
+  }
+
+  topics {
+    name = google_pubsub_topic.rotation[0].id
+  }
+
+  rotation {
+    rotation_period    = "${lookup(local._rotation.days, each.key, local._rotation.default_days) * 86400}s"
+    next_rotation_time = timeadd(plantimestamp(), "${lookup(local._rotation.days, each.key, local._rotation.default_days) * 24}h")
+  }
+
+  depends_on = [google_pubsub_topic_iam_member.rotation]
+
+  lifecycle {
+    ignore_changes = [rotation[0].next_rotation_time]
+  }
+}
+
+resource "google_secret_manager_secret_iam_member" "task" {
+  for_each = module.catalog.secret_grants
+
+  secret_id = google_secret_manager_secret.secret[each.value.secret].secret_id
+  role      = each.value.role
+  member    = google_service_account.task[each.value.task].member
+}
