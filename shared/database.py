@@ -108,7 +108,7 @@ class Database:
                     "lock": f"{lock_timeout_ms}ms",
                     "statement": f"{statement_timeout_ms}ms",
                     "name": (name or self.application)[:63],
-                    "read_only": "on" if read_only else "off",
+                    "read_only": read_only,
                 },
             )
             yield connection
@@ -147,7 +147,8 @@ class Database:
 _MANNERS = text(
     "select set_config('row_security', 'off', true), set_config('lock_timeout', :lock, true),"
     " set_config('statement_timeout', :statement, true), set_config('application_name', :name, true),"
-    " set_config('timezone', 'UTC', true), set_config('transaction_read_only', :read_only, true)"
+    " set_config('timezone', 'UTC', true), set_config('transaction_read_only',"
+    " case when :read_only then 'on' else current_setting('transaction_read_only') end, true)"
 )
 
 
