@@ -59,7 +59,7 @@ resource "google_cloudfunctions2_function" "task" {
 
     source {
       storage_source {
-        bucket = google_storage_bucket.source.name
+        bucket = local.source_bucket
         object = google_storage_bucket_object.task[each.key].name
       }
     }
@@ -92,7 +92,6 @@ resource "google_cloudfunctions2_function" "task" {
     google_project_iam_member.database,
     google_secret_manager_secret_iam_member.task,
     google_sql_user.task,
-    google_storage_bucket_iam_member.build_source,
     google_storage_bucket_iam_member.task,
     google_storage_managed_folder_iam_member.task,
   ]

@@ -28,7 +28,7 @@ resource "google_cloud_run_v2_job" "task" {
 
         dynamic "env" {
           for_each = merge(local.environment[each.key], {
-            KEEPER_SOURCE = "gs://${google_storage_bucket.source.name}/${google_storage_bucket_object.task[each.key].name}"
+            KEEPER_SOURCE = "gs://${local.source_bucket}/${google_storage_bucket_object.task[each.key].name}"
           })
           content {
             name  = env.key

@@ -36,7 +36,7 @@ resource "google_cloud_run_v2_job" "migrate" {
               urlencode(trimsuffix(google_service_account.migrate.email, ".gserviceaccount.com")),
               local.database_host, var.database.name,
             )
-            KEEPER_SOURCE = "gs://${google_storage_bucket.source.name}/${google_storage_bucket_object.migrate.name}"
+            KEEPER_SOURCE = "gs://${local.source_bucket}/${google_storage_bucket_object.migrate.name}"
           })
           content {
             name  = env.key

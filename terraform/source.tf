@@ -1,23 +1,7 @@
 # The archives that functions are built from and jobs load. Their names hold their hash: what did not change is not
 # deployed again, and what a job runs is what was planned.
-resource "google_storage_bucket" "source" {
-  name                        = "${var.project}-keeper-source"
-  location                    = coalesce(var.bucket_location, var.region)
-  uniform_bucket_level_access = true
-  public_access_prevention    = "enforced"
-  force_destroy               = true # everything in it is made from the repository
-
-  soft_delete_policy {
-    retention_duration_seconds = 604800
-  }
-  lifecycle_rule {
-    action {
-      type = "AbortIncompleteMultipartUpload"
-    }
-    condition {
-      age = 1
-    }
-  }
+locals {
+  source_bucket = "${var.project}-keeper-source" # made by bootstrap/
 }
 
 data "archive_file" "task" {
@@ -53,7 +37,7 @@ data "archive_file" "migrate" {
 resource "google_storage_bucket_object" "task" {
   for_each = local.tasks
 
-  bucket       = google_storage_bucket.source.name
+  bucket       = local.source_bucket
   name         = "tasks/${each.value.slug}/${data.archive_file.task[each.key].output_sha256}.zip"
   source       = data.archive_file.task[each.key].output_path
   content_type = "application/zip"
@@ -65,7 +49,7 @@ resource "google_storage_bucket_object" "task" {
 }
 
 resource "google_storage_bucket_object" "migrate" {
-  bucket       = google_storage_bucket.source.name
+  bucket       = local.source_bucket
   name         = "migrate/${data.archive_file.migrate.output_sha256}.zip"
   source       = data.archive_file.migrate.output_path
   content_type = "application/zip"
@@ -79,29 +63,23 @@ resource "google_storage_bucket_object" "migrate" {
 resource "google_storage_bucket_iam_member" "job_source" {
   for_each = local.jobs
 
-  bucket = google_storage_bucket.source.name
+  bucket = local.source_bucket
   role   = "roles/storage.objectViewer"
   member = google_service_account.task[each.key].member
 
   condition {
     title      = "own archives"
-    expression = "resource.name.startsWith(\"projects/_/buckets/${google_storage_bucket.source.name}/objects/tasks/${each.value.slug}/\")"
+    expression = "resource.name.startsWith(\"projects/_/buckets/${local.source_bucket}/objects/tasks/${each.value.slug}/\")"
   }
 }
 
 resource "google_storage_bucket_iam_member" "migrate_source" {
-  bucket = google_storage_bucket.source.name
+  bucket = local.source_bucket
   role   = "roles/storage.objectViewer"
   member = google_service_account.migrate.member
 
   condition {
     title      = "own archives"
-    expression = "resource.name.startsWith(\"projects/_/buckets/${google_storage_bucket.source.name}/objects/migrate/\")"
+    expression = "resource.name.startsWith(\"projects/_/buckets/${local.source_bucket}/objects/migrate/\")"
   }
-}
-
-resource "google_storage_bucket_iam_member" "build_source" {
-  bucket = google_storage_bucket.source.name
-  role   = "roles/storage.objectViewer"
-  member = "serviceAccount:${local.build_account}"
 }

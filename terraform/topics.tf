@@ -100,10 +100,3 @@ resource "google_pubsub_subscription_iam_member" "dead" {
   role         = "roles/pubsub.subscriber"
   member       = local.agents.pubsub
 }
-
-# It signs the tokens of pushes; agents made before April 2021 need this said.
-resource "google_service_account_iam_member" "push_tokens" {
-  service_account_id = google_service_account.pubsub.name
-  role               = "roles/iam.serviceAccountTokenCreator"
-  member             = local.agents.pubsub
-}
