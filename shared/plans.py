@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, and_, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from shared import audit
@@ -181,10 +181,12 @@ def stored(connection: Connection, plan_hash: str) -> StoredPlan:
 
 def ask(connection: Connection, *, task: str, plan_hash: str, by: str, reason: str, now: datetime) -> uuid.UUID:
     """The open approval of this plan, opened if there is none; its id. One that has expired is closed first."""
+    undecided = and_(approval.c.decided_at.is_(None), approval.c.expired_at.is_(None))
+    # A task's role may close what expired, and has no right to the columns of a decision.
     connection.execute(
         update(approval)
-        .where(approval.c.plan_hash == plan_hash, approval.c.decided_at.is_(None), approval.c.expires_at <= now)
-        .values(decided_at=now, decided_by="expiry", decision="rejected", why="expired")
+        .where(approval.c.plan_hash == plan_hash, undecided, approval.c.expires_at <= now)
+        .values(expired_at=now)
     )
     approval_id = uuid.uuid4()
     connection.execute(
@@ -198,10 +200,10 @@ def ask(connection: Connection, *, task: str, plan_hash: str, by: str, reason: s
             requested_at=now,
             expires_at=now + APPROVAL_LIFETIME,
         )
-        .on_conflict_do_nothing(index_elements=[approval.c.plan_hash], index_where=approval.c.decided_at.is_(None))
+        .on_conflict_do_nothing(index_elements=[approval.c.plan_hash], index_where=undecided)
     )
     opened: uuid.UUID = connection.execute(
-        select(approval.c.approval_id).where(approval.c.plan_hash == plan_hash, approval.c.decided_at.is_(None))
+        select(approval.c.approval_id).where(approval.c.plan_hash == plan_hash, undecided)
     ).scalar_one()
     return opened
 

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    and_,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -140,6 +141,7 @@ approval = Table(
     Column("reason", Text, nullable=False),
     Column("requested_at", Moment, nullable=False),
     Column("expires_at", Moment, nullable=False),
+    Column("expired_at", Moment),  # closed undecided, so that the plan can be asked about again
     Column("decided_at", Moment),
     Column("decided_by", Text),
     Column("decision", String(8)),  # approved, rejected
@@ -151,7 +153,7 @@ Index(
     "uq_approval_open_plan",
     approval.c.plan_hash,
     unique=True,
-    postgresql_where=approval.c.decided_at.is_(None),
+    postgresql_where=and_(approval.c.decided_at.is_(None), approval.c.expired_at.is_(None)),
 )
 Index(None, approval.c.requested_at)
 

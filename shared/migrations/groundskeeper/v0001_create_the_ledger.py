@@ -18,6 +18,7 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("requested_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("expired_at", sa.DateTime(timezone=True)),
         sa.Column("decided_at", sa.DateTime(timezone=True)),
         sa.Column("decided_by", sa.Text()),
         sa.Column("decision", sa.String(length=8)),
@@ -34,7 +35,7 @@ def upgrade() -> None:
         ["plan_hash"],
         unique=True,
         schema="groundskeeper",
-        postgresql_where=sa.text("decided_at IS NULL"),
+        postgresql_where=sa.text("decided_at IS NULL AND expired_at IS NULL"),
     )
     op.create_table(
         "archive_manifest",
