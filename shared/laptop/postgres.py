@@ -32,6 +32,8 @@ from shared.laptop.postgres_binaries import (
 )
 from shared.laptop.postgres_server import PostgresError, beside, connected, end, find_running, initialise, spawn
 
+_DUPLICATE_DATABASE, _UNIQUE_VIOLATION = "42P04", "23505"
+
 
 class Postgres:
     """A running server. Made by `start`; `stop` (or the end of `with`) leaves it, and the last user stops it."""
@@ -94,8 +96,14 @@ class Postgres:
         return f"postgresql+pg8000://postgres:{self._password}@127.0.0.1:{self.port}/{name}"
 
     def create_database(self, name: str, *, template: str = "template1") -> str:
-        """Create the database `name` as a copy of `template`; its URL."""
-        self.execute(f"create database {pg8000.native.identifier(name)} template {pg8000.native.identifier(template)}")
+        """Create the database `name` as a copy of `template` unless it is there; its URL."""
+        quoted = pg8000.native.identifier(name)
+        try:
+            self.execute(f"create database {quoted} template {pg8000.native.identifier(template)}")
+        except pg8000.native.DatabaseError as error:
+            # unique_violation is what the slower of two creators at once sees
+            if error.args[0].get("C") not in (_DUPLICATE_DATABASE, _UNIQUE_VIOLATION):
+                raise
         return self.database_url(name)
 
     def drop_database(self, name: str) -> None:

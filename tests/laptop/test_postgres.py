@@ -74,6 +74,7 @@ def test_what_was_written_is_there_after_a_restart(folder: Path) -> None:
         assert server.create_database("kept").endswith("/kept")
     with Postgres.start(folder / "data") as server:
         assert server.execute("select datname from pg_database where datname = 'kept'") == [["kept"]]
+        assert server.create_database("kept").endswith("/kept")
         server.drop_database("kept")
         server.drop_database("kept")
 
