@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from shared import plans, settings as settings_module
+from shared import plans
+from shared import settings as settings_module
 from shared.call import Call, by_hand
 from shared.database import Database
 from shared.laptop.postgres import Postgres
@@ -34,8 +35,12 @@ ROLE_PASSWORD = "a task's role in a test"
 def _clean_environment() -> None:
     """The developer's own variables must not reach a test."""
     for name in list(os.environ):
-        if name.startswith("KEEPER_") or name in ("DATABASE_URL", "DATABASE_CA", "GOOGLE_CLOUD_PROJECT",
-                                                   *settings_module.EMULATORS):
+        if name.startswith("KEEPER_") or name in (
+            "DATABASE_URL",
+            "DATABASE_CA",
+            "GOOGLE_CLOUD_PROJECT",
+            *settings_module.EMULATORS,
+        ):
             del os.environ[name]
 
 
@@ -92,7 +97,9 @@ def prepare(server: Postgres, name: str) -> str:
         for statement in granting.grants(tasks, role_of=lambda task: task.slug):
             connection.execute(text(statement))
         for task in tasks.values():
-            connection.execute(text(f"""alter role "{task.slug}" login password '{ROLE_PASSWORD.replace("'", "''")}'"""))
+            connection.execute(
+                text(f"""alter role "{task.slug}" login password '{ROLE_PASSWORD.replace("'", "''")}'""")
+            )
     database.close()
     return url
 
@@ -116,14 +123,18 @@ def database_url(server: Postgres, template: str) -> Iterator[str]:
 
 def settings_for(url: str, **variables: str) -> Settings:
     """Settings as the laptop's plane has them, on `url`."""
-    return settings_module.read({"DATABASE_URL": url, "KEEPER_MODE": "enforce", "KEEPER_BACKUP_GATE_HOURS": "0",
-                                 **variables})
+    return settings_module.read(
+        {"DATABASE_URL": url, "KEEPER_MODE": "enforce", "KEEPER_BACKUP_GATE_HOURS": "0", **variables}
+    )
 
 
 @pytest.fixture
 def settings(database_url: str, tmp_path: Path) -> Settings:
-    archive = {f"KEEPER_BUCKET_{b.bucket.upper().replace('-', '_')}": str(tmp_path / "objects" / b.bucket)
-               for task in load_all().values() for b in task.buckets}
+    archive = {
+        f"KEEPER_BUCKET_{b.bucket.upper().replace('-', '_')}": str(tmp_path / "objects" / b.bucket)
+        for task in load_all().values()
+        for b in task.buckets
+    }
     return settings_for(database_url, KEEPER_SECRETS=str(tmp_path / "secrets"), **archive)
 
 
@@ -150,14 +161,33 @@ RunTask = Callable[..., Result]
 def run_task(db: Database, settings: Settings, clock: ManualClock) -> RunTask:
     """Run a task of functions/ as its own database role, by hand unless a `call` is given."""
 
-    def run(name: str, call: Call | None = None, *, planning: bool = False, plan_hash: str | None = None,
-            params: Mapping[str, Any] | None = None, actor: str = "tester", functions: Path = FUNCTIONS,
-            using: Settings | None = None, break_glass: bool = False) -> Result:
+    def run(
+        name: str,
+        call: Call | None = None,
+        *,
+        planning: bool = False,
+        plan_hash: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        actor: str = "tester",
+        functions: Path = FUNCTIONS,
+        using: Settings | None = None,
+        break_glass: bool = False,
+    ) -> Result:
         if call is None:
             with db.transaction() as connection:
-                call = by_hand(plans.request_run(connection, task=name, actor=actor, why="a test", params=params,
-                                                 planning=planning, plan_hash=plan_hash, break_glass=break_glass,
-                                                 now=clock.now()))
+                call = by_hand(
+                    plans.request_run(
+                        connection,
+                        task=name,
+                        actor=actor,
+                        why="a test",
+                        params=params,
+                        planning=planning,
+                        plan_hash=plan_hash,
+                        break_glass=break_glass,
+                        now=clock.now(),
+                    )
+                )
         entry = load(functions / name)
         runner = entry.runner(as_role(using or settings, entry.task.slug), clock)
         try:

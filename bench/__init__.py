@@ -1,0 +1,1 @@
+"""Benchmarks, by hand: `python -m bench NAME [--json]`. Ratios within one run count; see docs/benchmarks.md."""

@@ -1,0 +1,69 @@
+"""Cold start: importing a task's main.py in a fresh process against the bare import of what it needs.
+
+A floor, not a cold start in the cloud: warm bytecode, no container. Goal: at most 1.15 of the bare import.
+"""
+
+import subprocess
+import sys
+from typing import Any
+
+from bench.measure import Ratio, Series, alternate, report
+from shared.manifest import ROOT, Task, load_all
+
+# The modules behind the names of core.yaml and `requires` that a start has to load.
+_CORE = ["functions_framework", "flask", "sqlalchemy.dialects.postgresql.pg8000", "pg8000.dbapi", "yaml", "cronsim"]
+_MODULES = {
+    "pyarrow": "pyarrow.parquet",
+    "google-cloud-pubsub": "google.cloud.pubsub_v1",
+    "google-cloud-storage": "google.cloud.storage",
+    "stripe": "stripe",
+    "torch": "torch",
+    "firebase-admin": "firebase_admin.auth",
+    "cryptography": "cryptography.hazmat.primitives.ciphers.aead",
+}
+
+
+def _timed(code: str) -> float:
+    """Milliseconds `code` takes in a fresh process, without the interpreter's own start."""
+    program = f"import time; t = time.perf_counter(); {code}; print((time.perf_counter() - t) * 1000)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    return float(done.stdout.splitlines()[-1])
+
+
+def _bare(task: Task) -> str:
+    eager = [_MODULES[name] for name in task.requires if name in _MODULES and _loads(task, _MODULES[name])]
+    return "import " + ", ".join([*_CORE, *eager])
+
+
+def _start(task: Task) -> str:
+    folder = task.folder.relative_to(ROOT)
+    return f"import functions_framework; from pathlib import Path; from shared.task import load; load(Path({str(folder)!r}))"
+
+
+def _loads(task: Task, module: str) -> bool:
+    """Whether starting the task loads `module` at all (many are imported only when they are used)."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{_start(task)}; import sys; print({module!r} in sys.modules)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()[-1] == "True"
+
+
+def run() -> dict[str, Any]:
+    """A table of every task: its start, the bare import, the ratio."""
+    series: list[Series] = []
+    ratios: dict[str, Ratio] = {}
+    for task in load_all().values():
+        bare, start = _bare(task), _start(task)
+        pair = alternate(
+            {f"{task.name}: bare import": lambda b=bare: _timed(b), f"{task.name}: start": lambda s=start: _timed(s)},
+            unit="ms",
+            rounds=7,
+        )
+        series += pair.values()
+        first, second = pair.values()
+        ratios[task.name] = Ratio(second.median / first.median, 1.15)
+    return report("coldstart", series, ratios)
