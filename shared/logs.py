@@ -58,6 +58,11 @@ def configure(stream: str = "stdout", level: int = logging.INFO) -> None:
     _logger.propagate = False
 
 
+def configured() -> bool:
+    """Whether somebody said already where the log lines go."""
+    return bool(_logger.handlers)
+
+
 class Log:
     """What a task logs with: `ctx.log.info("kept manual grant", account="a1")`."""
 

@@ -69,7 +69,8 @@ def entrypoint(file: str, run: Callable[..., Any]) -> Callable[["flask.Request"]
     task = manifest.load(Path(file).resolve().parent)
     entry = Entry(task, run, typing.get_type_hints(run)["params"])
     settings = settings_module.read()
-    logs.configure()
+    if not logs.configured():  # under `keeper` standard output belongs to the answer
+        logs.configure()
     _stop_on_sigterm()
     runner = entry.runner(settings, SystemClock())
 

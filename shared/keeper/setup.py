@@ -11,9 +11,7 @@ from shared.keeper.session import session
 
 @click.command()
 @click.option("--grants", is_flag=True, help="Also create each task's role and grant it exactly its tables.")
-@click.option(
-    "--platform", is_flag=True, help="Also create the demo's reference tables: never on a real platform."
-)
+@click.option("--platform", is_flag=True, help="Also create the demo's reference tables: never on a real platform.")
 @click.option("--show", "show_only", is_flag=True, help="Print the grants as SQL and change nothing.")
 def migrate(grants: bool, platform: bool, show_only: bool) -> None:
     """Bring the schema groundskeeper to this version and stamp the database's environment."""

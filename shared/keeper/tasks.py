@@ -11,7 +11,7 @@ from sqlalchemy import select, text
 
 from shared import plans, schedule
 from shared.call import by_hand
-from shared.errors import OUTCOMES, ConfigurationError, Refused
+from shared.errors import OUTCOMES, ConfigurationError, Outcome, Refused
 from shared.keeper import show
 from shared.keeper.session import Session, find, functions_folder, session
 from shared.manifest import Cron, Every, Http, Task, Topic, load_all
@@ -194,7 +194,7 @@ def _full_hash(connection: Any, beginning: str) -> str:
 
 
 def _say(result: Result) -> None:
-    if result.plan:
+    if result.plan and result.outcome in (Outcome.PLANNED, Outcome.REFUSED):
         show.table(
             f"Plan of {result.task}, as of {result.plan['as_of']}",
             ["what", "count", "unit", "oldest", "why"],

@@ -43,5 +43,6 @@ def environment() -> Iterator[dict[str, str]]:
         yield {**defaults(home), **os.environ}
         return
     with Postgres.start(home / "postgres") as server:
-        url = server.create_database(DATABASE)
+        exists = server.execute("select 1 from pg_database where datname = 'platform'")
+        url = server.database_url(DATABASE) if exists else server.create_database(DATABASE)
         yield {**defaults(home), **DEMO, **os.environ, "DATABASE_URL": url}

@@ -1,0 +1,216 @@
+"""The command `keeper` as a user meets it: a process, its two outputs, its exit code, its JSON by schema."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from sqlalchemy import text
+
+from shared.database import Database
+from shared.manifest import FUNCTIONS, ROOT, load_all
+from shared.settings import Settings
+
+Keeper = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def keeper(settings: Settings, tmp_path: Path) -> Keeper:
+    """Run `keeper` on the test's database."""
+
+    def run(*words: str, functions: Path = FUNCTIONS, **variables: str) -> "subprocess.CompletedProcess[str]":
+        environment = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "VIRTUAL_ENV")}
+        return subprocess.run(
+            [sys.executable, "-m", "shared.keeper", *words],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={
+                **environment,
+                **settings.environ,
+                "KEEPER_HOME": str(tmp_path / "home"),
+                "KEEPER_FUNCTIONS": str(functions),
+                **variables,
+            },
+            check=False,
+        )
+
+    return run
+
+
+def document(done: "subprocess.CompletedProcess[str]", schema: str) -> dict[str, Any]:
+    """The one JSON document on standard output, valid by its published schema."""
+    found = json.loads(done.stdout)
+    jsonschema.validate(
+        found,
+        json.loads((ROOT / "docs" / "schemas" / f"{schema}.json").read_text()),
+        format_checker=jsonschema.FormatChecker(),
+    )
+    return dict(found)
+
+
+def expire(db: Database, number: int) -> None:
+    with db.transaction() as connection:
+        connection.execute(
+            text("""
+            insert into audit_log (actor, action, created_at) select 'app', 'login', :at from generate_series(1, :n)"""),
+            {"at": datetime.now(UTC) - timedelta(days=31), "n": number},
+        )
+
+
+def test_list_plan_run_run_again_and_history_as_json(keeper: Keeper, db: Database) -> None:
+    expire(db, 3)
+    assert [t["task"] for t in document(keeper("list", "--json"), "list")["tasks"]] == sorted(load_all())
+    planned = document(keeper("run", "db_cleanup", "--plan", "--json"), "run")
+    assert (planned["outcome"], planned["counts"]["planned.rows"]) == ("planned", 3)
+    first = document(keeper("run", "db_cleanup", "--json"), "run")
+    assert (first["outcome"], first["counts"]["audit_log.deleted"]) == ("ok", 3)
+    again = document(keeper("run", "db_cleanup", "--json"), "run")
+    assert again["counts"]["audit_log.deleted"] == 0
+    runs = document(keeper("history", "--json"), "history")["runs"]
+    assert [r["outcome"] for r in runs] == ["ok", "ok", "planned"]
+    assert runs[1]["run_id"] == first["run_id"]
+    last = next(t for t in document(keeper("list", "--json"), "list")["tasks"] if t["task"] == "db_cleanup")["last"]
+    assert last["run_id"] == again["run_id"]
+
+
+def test_a_plan_can_be_run_by_its_hash_with_its_own_cutoff(keeper: Keeper, db: Database) -> None:
+    expire(db, 2)
+    planned = document(keeper("run", "db_cleanup", "--plan", "--json"), "run")
+    ran = document(keeper("run", "db_cleanup", "--plan-hash", planned["plan_hash"][:12], "--json"), "run")
+    assert (ran["outcome"], ran["plan_hash"]) == ("ok", planned["plan_hash"])
+    assert ran["plan"]["as_of"] == planned["plan"]["as_of"]
+
+
+def test_tables_for_people_hold_no_json_and_no_colour_in_a_pipe(keeper: Keeper) -> None:
+    for words in (("list",), ("history",), ("run", "db_cleanup", "--plan"), ("approvals", "list"), ("hold", "list")):
+        done = keeper(*words)
+        assert done.returncode == 0, done.stderr
+        assert "\x1b[" not in done.stdout
+        assert '"severity"' not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("run", "db_clean"), 3, "did you mean db_cleanup"),
+        (("run", "db_cleanup", "--param", "batch_rows=ten"), 3, "expected int, got 'ten'"),
+        (("run", "db_cleanup", "--param", "batch_rows"), 3, "expected NAME=VALUE"),
+        (("run", "db_cleanup", "--plan-hash", "abc"), 3, "there is no plan abc"),
+        (("run", "db_cleanup", "--break-glass"), 3, "needs --why"),
+        (("pause", "db_cleanup", "--reason", " "), 3, "needs a reason"),
+        (("pause", "all", "--reason", "x", "--until", "soon"), 2, "90m, 12h, 7d"),
+        (("hold", "add", "--reason", "x"), 3, "say what to hold"),
+        (("cancel", "00000000-0000-4000-8000-000000000000"), 3, "is not running"),
+        (("approvals", "approve", "00000000-0000-4000-8000-000000000000", "--why", "x"), 3, "there is no approval"),
+    ],
+)
+def test_a_wrong_word_is_answered_with_the_thing_the_value_and_the_remedy(
+    keeper: Keeper, words: tuple[str, ...], code: int, said: str
+) -> None:
+    done = keeper(*words)
+    assert done.returncode == code, done.stderr
+    assert said in " ".join((done.stdout + done.stderr).split())
+    assert "Traceback" not in done.stderr
+
+
+def test_a_pause_holds_work_until_resumed(keeper: Keeper, db: Database) -> None:
+    expire(db, 1)
+    assert keeper("pause", "all", "--reason", "incident 7").returncode == 0
+    stopped = document(keeper("run", "db_cleanup", "--json"), "run")
+    assert (stopped["outcome"], stopped["run_id"]) == ("stopped", None)
+    assert keeper("resume", "all").returncode == 0
+    assert document(keeper("run", "db_cleanup", "--json"), "run")["counts"]["audit_log.deleted"] == 1
+
+
+def test_a_hold_is_placed_honoured_and_released(keeper: Keeper, db: Database) -> None:
+    expire(db, 1)
+    placed = keeper("hold", "add", "--table", "audit_log", "--reason", "case 12", "--as", "ann")
+    assert placed.returncode == 0, placed.stderr
+    (hold,) = json.loads(keeper("hold", "list", "--json").stdout)["holds"]
+    assert (hold["table"], hold["reason"], hold["placed_by"]) == ("audit_log", "case 12", "ann")
+    assert document(keeper("run", "db_cleanup", "--json"), "run")["counts"]["audit_log.deleted"] == 0
+    assert keeper("hold", "release", hold["hold_id"], "--why", "closed").returncode == 0
+    assert document(keeper("run", "db_cleanup", "--json"), "run")["counts"]["audit_log.deleted"] == 1
+
+
+def test_above_the_cap_an_approval_is_listed_approved_and_run(keeper: Keeper, db: Database, tmp_path: Path) -> None:
+    expire(db, 3)
+    functions = tmp_path / "functions"
+    shutil.copytree(FUNCTIONS, functions)
+    declared = functions / "db_cleanup" / "task.yaml"
+    declared.write_text(re.sub(r"caps: .*", "caps: {rows: 2}", declared.read_text()))
+    refused = keeper("run", "db_cleanup", functions=functions)
+    assert refused.returncode == 3
+    assert "3 rows (at most 2)" in " ".join(refused.stdout.split())
+    (waiting,) = json.loads(keeper("approvals", "list", "--json").stdout)["approvals"]
+    approved = keeper("approvals", "approve", waiting["approval_id"], "--why", "looked at it", functions=functions)
+    assert approved.returncode == 0, approved.stdout + approved.stderr
+    with db.transaction(read_only=True) as connection:
+        assert connection.execute(text("select count(*) from audit_log")).scalar_one() == 0
+
+
+def test_new_makes_a_task_that_plans_runs_and_passes_its_test(keeper: Keeper, tmp_path: Path) -> None:
+    functions = tmp_path / "functions"
+    shutil.copytree(FUNCTIONS, functions)
+    made = keeper("new", "stale_exports", functions=functions)
+    assert made.returncode == 0, made.stderr
+    written = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*stale_exports*")} | {
+        p.relative_to(tmp_path).as_posix() for p in (functions / "stale_exports").iterdir()
+    }
+    assert {
+        "functions/stale_exports/task.yaml",
+        "functions/stale_exports/main.py",
+        "tests/functions/test_stale_exports.py",
+    } <= written
+    assert (
+        document(keeper("run", "stale_exports", "--plan", "--json", functions=functions), "run")["outcome"] == "planned"
+    )
+    ran = document(keeper("run", "stale_exports", "--json", functions=functions), "run")
+    assert (ran["outcome"], ran["counts"]) == ("ok", {"rows.seen": 100})
+    again = keeper("new", "stale_exports", functions=functions)
+    assert again.returncode == 3
+    assert "exists" in again.stderr
+    assert "cannot be a task's name" in keeper("new", "no", functions=functions).stderr
+
+
+def test_doctor_says_what_is_wrong_and_exits_one(keeper: Keeper, db: Database) -> None:
+    assert keeper("doctor").returncode == 0
+    with db.transaction() as connection:
+        connection.execute(text("update groundskeeper.environment set project = 'other'"))
+    done = keeper("doctor", "--json")
+    assert done.returncode == 1
+    wrong = [f for f in json.loads(done.stdout)["findings"] if f["state"] == "wrong"]
+    assert [f["subject"] for f in wrong] == ["environment"]
+
+
+def test_doctor_adopt_says_which_tasks_can_run_on_these_tables(keeper: Keeper, db: Database, tmp_path: Path) -> None:
+    assert keeper("doctor", "--adopt").returncode == 0
+    with db.transaction() as connection:
+        connection.execute(text("create schema app"))
+        connection.execute(text("alter table audit_log set schema app"))
+        connection.execute(text("alter table app.audit_log rename column created_at to happened"))
+    done = keeper("doctor", "--adopt", "--json")
+    assert done.returncode == 1
+    assert "table audit_log does not exist" in done.stdout
+    mapping = tmp_path / "adopt.yaml"
+    mapping.write_text(
+        "tables:\n  audit_log:\n    name: app.audit_log\n    columns:\n      created_at: {name: happened}\n"
+    )
+    assert keeper("doctor", "--adopt", str(mapping)).returncode == 0
+
+
+def test_an_unreachable_database_is_said_in_words(keeper: Keeper) -> None:
+    done = keeper("history", DATABASE_URL="postgresql://nobody:hunter2@127.0.0.1:1/none")
+    assert done.returncode == 4
+    assert "does not answer" in done.stderr
+    assert "hunter2" not in done.stderr + done.stdout
