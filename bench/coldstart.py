@@ -37,7 +37,8 @@ def _bare(task: Task) -> str:
 
 def _start(task: Task) -> str:
     folder = task.folder.relative_to(ROOT)
-    return f"import functions_framework; from pathlib import Path; from shared.task import load; load(Path({str(folder)!r}))"
+    imports = "import functions_framework; from pathlib import Path; from shared.task import load"
+    return f"{imports}; load(Path({str(folder)!r}))"
 
 
 def _loads(task: Task, module: str) -> bool:

@@ -62,7 +62,8 @@ def expire(db: Database, number: int) -> None:
     with db.transaction() as connection:
         connection.execute(
             text("""
-            insert into audit_log (actor, action, created_at) select 'app', 'login', :at from generate_series(1, :n)"""),
+            insert into audit_log (actor, action, created_at)
+            select 'app', 'login', :at from generate_series(1, :n)"""),
             {"at": datetime.now(UTC) - timedelta(days=31), "n": number},
         )
 
