@@ -37,6 +37,7 @@ check: setup ## Format, lint and types, as CI does
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/keeper docs --check
 
 .PHONY: format
 format: setup ## Write the code in its format

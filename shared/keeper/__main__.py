@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from shared import logs
 from shared.database import ending_of
 from shared.errors import OUTCOMES, ConfigurationError, Ending, Outcome
-from shared.keeper import doctor, new, operate, setup, show, tasks
+from shared.keeper import docs, doctor, new, operate, setup, show, tasks
 from shared.redaction import describe, redact
 from shared.strict_yaml import ManifestError
 
@@ -39,6 +39,7 @@ for command in (
     operate.approvals,
     operate.hold,
     doctor.doctor,
+    docs.docs,
 ):
     keeper.add_command(command)
 

@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,10 +94,11 @@ def _database(at: Session) -> Iterator[Finding]:
 
 
 def _schema(at: Session, connection: Connection) -> Iterator[Finding]:
-    for subject, check in (
+    checks: list[tuple[str, Callable[[], None]]] = [
         ("schema", lambda: check_version(connection)),
         ("environment", lambda: check_stamp(connection, at.settings)),
-    ):
+    ]
+    for subject, check in checks:
         try:
             check()
             yield Finding(subject, "ok", "as this code expects")

@@ -26,7 +26,8 @@ def complete_task(_context: click.Context, _parameter: click.Parameter, incomple
     return [name for name in load_all(functions_folder()) if name.startswith(incomplete)]
 
 
-def _trigger(trigger: object) -> str:
+def trigger_words(trigger: object) -> str:
+    """What starts a task, as people say it."""
     match trigger:
         case Cron(expression):
             return f"cron {expression}"
@@ -63,7 +64,7 @@ def list_tasks(as_json: bool) -> None:
                 {
                     "task": t.name,
                     "summary": t.summary,
-                    "triggers": [_trigger(x) for x in t.triggers],
+                    "triggers": [trigger_words(x) for x in t.triggers],
                     "next": soon,
                     "last": run and {"run_id": run.run_id, "outcome": run.outcome, "started_at": run.started_at},
                 }
@@ -78,7 +79,7 @@ def list_tasks(as_json: bool) -> None:
             (
                 t.name,
                 t.summary,
-                "; ".join(map(_trigger, t.triggers)),
+                "; ".join(map(trigger_words, t.triggers)),
                 soon,
                 run and run.started_at,
                 run and show.outcome(run.outcome),

@@ -1,0 +1,51 @@
+"""`keeper docs`: write the generated parts of the documentation from the manifests; `--check` for CI."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from shared.errors import ConfigurationError
+from shared.keeper import show
+from shared.keeper.tasks import trigger_words
+from shared.manifest import ROOT, Task, load_all
+
+_README = ROOT / "README.md"
+
+
+def readme_table(tasks: dict[str, Task]) -> str:
+    """The README's table of tasks."""
+    lines = ["| task | what it does | started by | runs as |", "|---|---|---|---|"]
+    for task in tasks.values():
+        started = ", ".join(f"`{trigger_words(t)}`" for t in task.triggers) or "by hand"
+        lines.append(f"| [{task.name}](functions/{task.name}) | {task.summary} | {started} | {task.run.kind} |")
+    return "\n".join(lines)
+
+
+def between(text: str, name: str, content: str) -> str:
+    """`text` with what stands between the markers `name` replaced. Raises ConfigurationError without them."""
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    head, opened, rest = text.partition(start)
+    _, closed, tail = rest.partition(end)
+    if not opened or not closed:
+        raise ConfigurationError(f"the markers {start} and {end} are missing: put them where the text belongs")
+    return f"{head}{start}\n{content}\n{end}{tail}"
+
+
+def generated() -> dict[Path, str]:
+    """Every file with a generated part, as it should be."""
+    return {_README: between(_README.read_text(encoding="utf-8"), "tasks", readme_table(load_all()))}
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 where a file is out of date.")
+def docs(check: bool) -> None:
+    """Write the parts of the documentation that follow from task.yaml."""
+    stale = [path for path, text in generated().items() if path.read_text(encoding="utf-8") != text]
+    for path in stale:
+        if not check:
+            path.write_text(generated()[path], encoding="utf-8")
+        show.console.print(f"{'out of date' if check else 'wrote'}: {path.relative_to(ROOT)}")
+    if stale and check:
+        show.complain("run `keeper docs`")
+        sys.exit(1)
