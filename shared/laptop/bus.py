@@ -77,40 +77,45 @@ def start(folder: Path, database_url: Callable[[], str], *, port: int | None = N
 
 # --- topics and subscriptions of the tasks
 
+# As terraform/topics.tf has them; tests/laptop holds the two equal.
+MIN_BACKOFF_S, MAX_BACKOFF_S, MAX_ATTEMPTS = 10, 600, 10
+
 
 @dataclass(frozen=True)
-class Push:
-    """A push subscription of a task: the topic's short name, where it pushes, its ack deadline in seconds."""
+class Subscribed:
+    """A task's subscription to a topic, by short names; without `endpoint` the task drains it itself."""
 
     name: str
     topic: str
-    endpoint: str
+    endpoint: str | None
     ack_deadline_s: int
 
 
-def pushes(tasks: Mapping[str, Task], endpoint: Callable[[Task], str]) -> Iterator[Push]:
-    """The push subscriptions the tasks' topic triggers need."""
+def subscriptions_of(tasks: Mapping[str, Task], endpoint: Callable[[Task], str]) -> Iterator[Subscribed]:
+    """A push subscription for each topic that triggers a task, a pull subscription for each other it subscribes to."""
     for task in tasks.values():
-        for trigger in task.triggers:
-            if isinstance(trigger, Topic):
-                deadline = min(600, max(10, task.run.timeout_s))
-                yield Push(f"{task.slug}.{trigger.name}", trigger.name, endpoint(task), deadline)
+        pushed = [trigger.name for trigger in task.triggers if isinstance(trigger, Topic)]
+        deadline = min(600, max(10, task.run.timeout_s))
+        for topic in pushed:
+            yield Subscribed(f"{task.slug}.{topic}", topic, endpoint(task), deadline)
+        for topic in sorted(set(task.subscribes) - set(pushed)):
+            yield Subscribed(f"{task.slug}.{topic}", topic, None, deadline)
 
 
 def declare(port: int, project: str, tasks: Mapping[str, Task], endpoint: Callable[[Task], str]) -> None:
-    """Make every topic and push subscription of `tasks` on the bus at `port`, as Terraform does in the cloud.
+    """Make every topic and subscription of `tasks` on the bus at `port`, as terraform/topics.tf does in the cloud.
 
     Each subscription has a dead-letter topic with a subscription of its own, so that nothing is lost. What is there
     already stays, with whatever it still owes, and pushes to the endpoint given now.
     """
     topics, subscriptions = _clients(port)
     with topics, subscriptions:
-        wanted = list(pushes(tasks, endpoint))
-        named = {name for task in tasks.values() for name in (*task.publishes, *task.subscribes)}
-        for name in sorted(named | {push.topic for push in wanted}):
+        wanted = list(subscriptions_of(tasks, endpoint))
+        published = {name for task in tasks.values() for name in task.publishes}
+        for name in sorted(published | {subscribed.topic for subscribed in wanted}):
             _topic(topics, project, name)
-        for push in wanted:
-            _subscribe(topics, subscriptions, project, push)
+        for subscribed in wanted:
+            _subscribe(topics, subscriptions, project, subscribed)
 
 
 def _topic(topics: PublisherClient, project: str, name: str) -> str:
@@ -119,27 +124,24 @@ def _topic(topics: PublisherClient, project: str, name: str) -> str:
     return path
 
 
-def _subscribe(topics: PublisherClient, subscriptions: SubscriberClient, project: str, push: Push) -> None:
-    path = subscriptions.subscription_path(project, push.name)
-    dead = _topic(topics, project, f"{push.name}.dead")
-    parked = subscriptions.subscription_path(project, f"{push.name}.dead")
+def _subscribe(topics: PublisherClient, subscriptions: SubscriberClient, project: str, wanted: Subscribed) -> None:
+    path = subscriptions.subscription_path(project, wanted.name)
+    dead = _topic(topics, project, f"{wanted.name}.dead")
+    parked = subscriptions.subscription_path(project, f"{wanted.name}.dead")
     _unless_there(lambda: subscriptions.create_subscription(name=parked, topic=dead))
-    config = PushConfig(push_endpoint=push.endpoint)
-    _unless_there(
-        lambda: subscriptions.create_subscription(
-            request={
-                "name": path,
-                "topic": topics.topic_path(project, push.topic),
-                "push_config": config,
-                "ack_deadline_seconds": push.ack_deadline_s,
-                "retry_policy": {
-                    "minimum_backoff": duration_pb2.Duration(seconds=10),
-                    "maximum_backoff": duration_pb2.Duration(seconds=600),
-                },
-                "dead_letter_policy": {"dead_letter_topic": dead, "max_delivery_attempts": 5},
-            }
-        )
-    )
+    config = PushConfig(push_endpoint=wanted.endpoint or "")
+    request = {
+        "name": path,
+        "topic": topics.topic_path(project, wanted.topic),
+        "push_config": config,
+        "ack_deadline_seconds": wanted.ack_deadline_s,
+        "retry_policy": {
+            "minimum_backoff": duration_pb2.Duration(seconds=MIN_BACKOFF_S),
+            "maximum_backoff": duration_pb2.Duration(seconds=MAX_BACKOFF_S),
+        },
+        "dead_letter_policy": {"dead_letter_topic": dead, "max_delivery_attempts": MAX_ATTEMPTS},
+    }
+    _unless_there(lambda: subscriptions.create_subscription(request=request))
     subscriptions.modify_push_config(subscription=path, push_config=config)
 
 

@@ -80,6 +80,10 @@ class Child:
         """End the program and its children: politely, at once after five seconds."""
         _end(self.process.pid)
         self.process.wait()
+        self.forget()
+
+    def forget(self) -> None:
+        """Remove the record of a program that has ended by itself."""
         self._record.unlink(missing_ok=True)
 
 

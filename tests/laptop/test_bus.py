@@ -293,7 +293,7 @@ def test_declaring_twice_makes_topics_and_subscriptions_once(client: Client, bus
     task = Task(
         name="mailer", folder=Path(), summary="", owner="", triggers=(Topic("user-deleted"),),
         run=Run("function", 256, 1, 60), uses=(), requires=(), must_succeed_within_s=None, tables={}, params={},
-        publishes=("mail-sent",),
+        publishes=("mail-sent",), subscribes=("user-deleted", "dead-mail"),
     )  # fmt: skip
     for port in (1111, 2222):
         declare(bus.port, PROJECT, {"mailer": task}, lambda task, at=port: f"http://127.0.0.1:{at}/{task.slug}")  # type: ignore[misc]
@@ -303,5 +303,10 @@ def test_declaring_twice_makes_topics_and_subscriptions_once(client: Client, bus
     assert subscription.push_config.push_endpoint == "http://127.0.0.1:2222/mailer"
     assert subscription.ack_deadline_seconds == 60
     assert subscription.dead_letter_policy.dead_letter_topic.endswith("/topics/mailer.user-deleted.dead")
+    assert subscription.dead_letter_policy.max_delivery_attempts == 10
+    drained = client.subscriber.get_subscription(
+        subscription=client.subscriber.subscription_path(PROJECT, "mailer.dead-mail")
+    )
+    assert not drained.push_config.push_endpoint
     names = {t.name.rsplit("/", 1)[1] for t in client.publisher.list_topics(project=f"projects/{PROJECT}")}
     assert {"user-deleted", "mail-sent", "mailer.user-deleted.dead"} <= names
