@@ -87,11 +87,6 @@ resource "google_storage_bucket" "data" {
 
   lifecycle {
     prevent_destroy = true
-
-    precondition {
-      condition     = length(setsubtract(keys(var.platform_buckets), keys(module.catalog.buckets))) == 0
-      error_message = "platform_buckets: data/buckets.yaml has no ${join(", ", setsubtract(keys(var.platform_buckets), keys(module.catalog.buckets)))}."
-    }
   }
 }
 
@@ -100,7 +95,7 @@ resource "google_storage_bucket_iam_member" "task" {
 
   bucket = try(google_storage_bucket.data[each.value.bucket].name, local.bucket_names[each.value.bucket])
   role   = each.value.role
-  member = google_service_account.task[each.value.task].member
+  member = "serviceAccount:${local.accounts[each.value.task]}"
 }
 
 # A part of a bucket is a managed folder: a condition on object names would forbid listing it.
@@ -120,5 +115,5 @@ resource "google_storage_managed_folder_iam_member" "task" {
   bucket         = google_storage_managed_folder.folder["${each.value.bucket}/${each.value.folder}"].bucket
   managed_folder = google_storage_managed_folder.folder["${each.value.bucket}/${each.value.folder}"].name
   role           = each.value.role
-  member         = google_service_account.task[each.value.task].member
+  member         = "serviceAccount:${local.accounts[each.value.task]}"
 }

@@ -103,14 +103,14 @@ resource "google_sql_database" "app" {
 resource "google_sql_user" "task" {
   for_each = local.tasks
 
-  name            = trimsuffix(google_service_account.task[each.key].email, ".gserviceaccount.com")
+  name            = trimsuffix(local.accounts[each.key], ".gserviceaccount.com")
   instance        = local.database_instance
   type            = "CLOUD_IAM_SERVICE_ACCOUNT"
   deletion_policy = "ABANDON"
 }
 
 resource "google_sql_user" "migrate" {
-  name            = trimsuffix(google_service_account.migrate.email, ".gserviceaccount.com")
+  name            = trimsuffix(local.migrate_account, ".gserviceaccount.com")
   instance        = local.database_instance
   type            = "CLOUD_IAM_SERVICE_ACCOUNT"
   database_roles  = ["cloudsqlsuperuser"] # creates the schema and grants on the platform's tables
@@ -120,8 +120,8 @@ resource "google_sql_user" "migrate" {
 # To log in takes a role on the project; the condition narrows it to this one instance.
 resource "google_project_iam_member" "database" {
   for_each = merge(
-    { for name, account in google_service_account.task : name => account.member },
-    { keeper_migrate = google_service_account.migrate.member },
+    { for name, account in local.accounts : name => "serviceAccount:${account}" },
+    { keeper_migrate = "serviceAccount:${local.migrate_account}" },
   )
 
   project = var.project

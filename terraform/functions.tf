@@ -1,6 +1,6 @@
 locals {
   # made by bootstrap/: who builds, and where images are kept
-  build_account = "keeper-build@${var.project}.iam.gserviceaccount.com"
+  build_account = "keeper-build@${local._domain}"
   repository    = "projects/${var.project}/locations/${var.region}/repositories/keeper"
 
   # What every process of the plane is told, whichever way it runs.
@@ -30,7 +30,7 @@ locals {
       {
         DATABASE_URL = format(
           "postgresql://%s@%s:5432/%s?iam=1",
-          urlencode(trimsuffix(google_service_account.task[name].email, ".gserviceaccount.com")),
+          urlencode(trimsuffix(local.accounts[name], ".gserviceaccount.com")),
           local.database_host, var.database.name,
         )
         KEEPER_MODE = lookup(var.modes, name, var.mode)
@@ -74,7 +74,7 @@ resource "google_cloudfunctions2_function" "task" {
     max_instance_request_concurrency = each.value.concurrency
     ingress_settings                 = each.value.ingress == "all" ? "ALLOW_ALL" : "ALLOW_INTERNAL_ONLY"
     all_traffic_on_latest_revision   = true
-    service_account_email            = google_service_account.task[each.key].email
+    service_account_email            = local.accounts[each.key]
     direct_vpc_egress                = "VPC_EGRESS_PRIVATE_RANGES_ONLY"
 
     direct_vpc_network_interface {
@@ -95,15 +95,4 @@ resource "google_cloudfunctions2_function" "task" {
     google_storage_bucket_iam_member.task,
     google_storage_managed_folder_iam_member.task,
   ]
-
-  lifecycle {
-    precondition {
-      condition     = length(setsubtract(keys(var.modes), keys(local.tasks))) == 0
-      error_message = "modes: no such task: ${join(", ", setsubtract(keys(var.modes), keys(local.tasks)))}."
-    }
-    precondition {
-      condition     = length(setsubtract(keys(var.callers), keys(local.functions))) == 0
-      error_message = "callers: no such function: ${join(", ", setsubtract(keys(var.callers), keys(local.functions)))}."
-    }
-  }
 }

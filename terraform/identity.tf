@@ -7,6 +7,16 @@ resource "google_service_account" "task" {
   description  = each.value.summary
 }
 
+# The addresses follow from the names, so a plan shows who is given what; read from the accounts all the same, so that
+# nothing is given to one that is not there yet.
+locals {
+  _domain           = "${var.project}.iam.gserviceaccount.com"
+  accounts          = { for name, account in google_service_account.task : name => "${account.account_id}@${local._domain}" }
+  scheduler_account = "${google_service_account.scheduler.account_id}@${local._domain}"
+  pubsub_account    = "${google_service_account.pubsub.account_id}@${local._domain}"
+  migrate_account   = "${google_service_account.migrate.account_id}@${local._domain}"
+}
+
 # Those who knock: each may invoke what its triggers start and do nothing else.
 resource "google_service_account" "scheduler" {
   account_id   = "keeper-scheduler"
@@ -23,15 +33,15 @@ resource "google_project_iam_member" "task" {
 
   project = var.project
   role    = each.value.role
-  member  = google_service_account.task[each.value.task].member
+  member  = "serviceAccount:${local.accounts[each.value.task]}"
 }
 
 locals {
   # task => members that may invoke it, keyed so that a plan knows the keys before any account exists
   _invokers = merge(
-    { for key, s in module.catalog.schedules : "${s.task}.scheduler" => { task = s.task, member = google_service_account.scheduler.member }... },
-    { for key, p in module.catalog.pushes : "${p.task}.pubsub" => { task = p.task, member = google_service_account.pubsub.member }... },
-    { for key, s in module.catalog.starts : "${s.starts}.${local.tasks[s.task].slug}" => { task = s.starts, member = google_service_account.task[s.task].member }... },
+    { for key, s in module.catalog.schedules : "${s.task}.scheduler" => { task = s.task, member = "serviceAccount:${local.scheduler_account}" }... },
+    { for key, p in module.catalog.pushes : "${p.task}.pubsub" => { task = p.task, member = "serviceAccount:${local.pubsub_account}" }... },
+    { for key, s in module.catalog.starts : "${s.starts}.${local.tasks[s.task].slug}" => { task = s.starts, member = "serviceAccount:${local.accounts[s.task]}" }... },
     merge([for task, members in var.callers : { for m in members : "${task}.${m}" => [{ task = task, member = m }] }]...),
     merge([for task, endpoints in module.catalog.public : { for m in var.public_members : "${task}.${m}" => [{ task = task, member = m }] }]...),
   )

@@ -32,5 +32,5 @@ resource "google_kms_crypto_key_iam_member" "task" {
 
   crypto_key_id = google_kms_crypto_key.key[each.value.key].id
   role          = each.value.role
-  member        = google_service_account.task[each.value.task].member
+  member        = "serviceAccount:${local.accounts[each.value.task]}"
 }

@@ -15,7 +15,7 @@ resource "google_cloud_run_v2_job" "migrate" {
     parallelism = 1
 
     template {
-      service_account       = google_service_account.migrate.email
+      service_account       = local.migrate_account
       timeout               = "1800s"
       max_retries           = 0
       execution_environment = "EXECUTION_ENVIRONMENT_GEN2"
@@ -33,7 +33,7 @@ resource "google_cloud_run_v2_job" "migrate" {
           for_each = merge(local._common_environment, {
             DATABASE_URL = format(
               "postgresql://%s@%s:5432/%s?iam=1",
-              urlencode(trimsuffix(google_service_account.migrate.email, ".gserviceaccount.com")),
+              urlencode(trimsuffix(local.migrate_account, ".gserviceaccount.com")),
               local.database_host, var.database.name,
             )
             KEEPER_SOURCE = "gs://${local.source_bucket}/${google_storage_bucket_object.migrate.name}"

@@ -4,7 +4,7 @@ output "tasks" {
     for name, t in local.tasks : name => {
       kind      = t.kind
       schedules = [for s in module.catalog.schedules : s.cron if s.task == name]
-      identity  = google_service_account.task[name].email
+      identity  = local.accounts[name]
       memory_mb = t.memory_mb
       timeout_s = t.timeout_s
       topics    = sort(concat(t.listens, t.subscribes, t.publishes))

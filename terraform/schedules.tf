@@ -32,14 +32,14 @@ resource "google_cloud_scheduler_job" "task" {
     dynamic "oidc_token" {
       for_each = local.tasks[each.value.task].kind == "function" ? [google_cloudfunctions2_function.task[each.value.task].service_config[0].uri] : []
       content {
-        service_account_email = google_service_account.scheduler.email
+        service_account_email = local.scheduler_account
         audience              = oidc_token.value
       }
     }
     dynamic "oauth_token" {
       for_each = local.tasks[each.value.task].kind == "job" ? ["https://www.googleapis.com/auth/cloud-platform"] : []
       content {
-        service_account_email = google_service_account.scheduler.email
+        service_account_email = local.scheduler_account
         scope                 = oauth_token.value
       }
     }

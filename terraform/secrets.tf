@@ -67,5 +67,5 @@ resource "google_secret_manager_secret_iam_member" "task" {
 
   secret_id = google_secret_manager_secret.secret[each.value.secret].secret_id
   role      = each.value.role
-  member    = google_service_account.task[each.value.task].member
+  member    = "serviceAccount:${local.accounts[each.value.task]}"
 }

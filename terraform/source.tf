@@ -65,7 +65,7 @@ resource "google_storage_bucket_iam_member" "job_source" {
 
   bucket = local.source_bucket
   role   = "roles/storage.objectViewer"
-  member = google_service_account.task[each.key].member
+  member = "serviceAccount:${local.accounts[each.key]}"
 
   condition {
     title      = "own archives"
@@ -76,7 +76,7 @@ resource "google_storage_bucket_iam_member" "job_source" {
 resource "google_storage_bucket_iam_member" "migrate_source" {
   bucket = local.source_bucket
   role   = "roles/storage.objectViewer"
-  member = google_service_account.migrate.member
+  member = "serviceAccount:${local.migrate_account}"
 
   condition {
     title      = "own archives"

@@ -12,7 +12,7 @@ resource "google_pubsub_topic_iam_member" "publisher" {
 
   topic  = google_pubsub_topic.topic[each.value.topic].name
   role   = "roles/pubsub.publisher"
-  member = google_service_account.task[each.value.task].member
+  member = "serviceAccount:${local.accounts[each.value.task]}"
 }
 
 locals {
@@ -67,7 +67,7 @@ resource "google_pubsub_subscription" "task" {
       push_endpoint = push_config.value
 
       oidc_token {
-        service_account_email = google_service_account.pubsub.email
+        service_account_email = local.pubsub_account
         audience              = push_config.value
       }
     }
@@ -81,7 +81,7 @@ resource "google_pubsub_subscription_iam_member" "drain" {
 
   subscription = google_pubsub_subscription.task[each.key].name
   role         = "roles/pubsub.subscriber"
-  member       = google_service_account.task[each.value.task].member
+  member       = "serviceAccount:${local.accounts[each.value.task]}"
 }
 
 # Google's own agent moves what is dead, and for that acknowledges it where it was.

@@ -6,6 +6,10 @@ resource "google_iam_workload_identity_pool" "github" {
   depends_on = [google_project_service.service]
 }
 
+locals {
+  pool = "projects/${var.project_number}/locations/global/workloadIdentityPools/${google_iam_workload_identity_pool.github.workload_identity_pool_id}"
+}
+
 resource "google_iam_workload_identity_pool_provider" "github" {
   workload_identity_pool_id          = google_iam_workload_identity_pool.github.workload_identity_pool_id
   workload_identity_pool_provider_id = "repository"
@@ -34,7 +38,7 @@ resource "google_service_account" "plan" {
 resource "google_service_account_iam_member" "plan" {
   service_account_id = google_service_account.plan.name
   role               = "roles/iam.workloadIdentityUser"
-  member             = "principal://iam.googleapis.com/${google_iam_workload_identity_pool.github.name}/subject/repo:${var.github_repository}:pull_request"
+  member             = "principal://iam.googleapis.com/${local.pool}/subject/repo:${var.github_repository}:pull_request"
 }
 
 # An apply runs what is on main, after the environment's approval.
@@ -48,17 +52,17 @@ resource "google_service_account" "apply" {
 resource "google_service_account_iam_member" "apply" {
   service_account_id = google_service_account.apply.name
   role               = "roles/iam.workloadIdentityUser"
-  member             = "principalSet://iam.googleapis.com/${google_iam_workload_identity_pool.github.name}/attribute.gate/${var.environment}@refs/heads/main"
+  member             = "principalSet://iam.googleapis.com/${local.pool}/attribute.gate/${var.environment}@refs/heads/main"
 }
 
 resource "google_storage_bucket_iam_member" "plan_state" {
   bucket = local.state_bucket
   role   = "roles/storage.objectViewer"
-  member = google_service_account.plan.member
+  member = local.members["plan"]
 }
 
 resource "google_storage_bucket_iam_member" "apply_state" {
   bucket = local.state_bucket
   role   = "roles/storage.objectUser"
-  member = google_service_account.apply.member
+  member = local.members["apply"]
 }

@@ -7,6 +7,12 @@ locals {
     "secretmanager", "servicenetworking", "serviceusage", "sqladmin", "storage", "sts",
   ])
 
+  # read from the accounts, so that nothing is given to one that is not there yet; known all the same when planning
+  members = {
+    for account in [google_service_account.apply, google_service_account.build, google_service_account.plan] :
+    trimprefix(account.account_id, "keeper-") => "serviceAccount:${account.account_id}@${var.project}.iam.gserviceaccount.com"
+  }
+
   # made by hand, before there is any state to keep (README)
   state_bucket = "${var.project}-keeper-state"
 }
@@ -53,9 +59,9 @@ resource "google_storage_bucket" "source" {
 
 resource "google_storage_bucket_iam_member" "source" {
   for_each = {
-    apply = { role = "roles/storage.objectUser", member = google_service_account.apply.member }
-    build = { role = "roles/storage.objectViewer", member = google_service_account.build.member }
-    plan  = { role = "roles/storage.objectViewer", member = google_service_account.plan.member }
+    apply = { role = "roles/storage.objectUser", member = local.members["apply"] }
+    build = { role = "roles/storage.objectViewer", member = local.members["build"] }
+    plan  = { role = "roles/storage.objectViewer", member = local.members["plan"] }
   }
 
   bucket = google_storage_bucket.source.name
@@ -88,14 +94,14 @@ resource "google_service_account" "build" {
 resource "google_project_iam_member" "build_logs" {
   project = var.project
   role    = "roles/logging.logWriter"
-  member  = google_service_account.build.member
+  member  = local.members["build"]
 }
 
 # The build reads the copy of an archive that Cloud Functions makes, in a bucket of its own naming.
 resource "google_project_iam_member" "build_sources" {
   project = var.project
   role    = "roles/storage.objectViewer"
-  member  = google_service_account.build.member
+  member  = local.members["build"]
 
   condition {
     title = "sources to build"
@@ -110,5 +116,5 @@ resource "google_artifact_registry_repository_iam_member" "build" {
   location   = google_artifact_registry_repository.keeper.location
   repository = google_artifact_registry_repository.keeper.name
   role       = "roles/artifactregistry.writer"
-  member     = google_service_account.build.member
+  member     = local.members["build"]
 }

@@ -81,20 +81,20 @@ resource "google_project_iam_custom_role" "apply" {
 
 resource "google_project_iam_member" "plan" {
   project = var.project
-  role    = google_project_iam_custom_role.plan.name
-  member  = google_service_account.plan.member
+  role    = "projects/${var.project}/roles/${google_project_iam_custom_role.plan.role_id}"
+  member  = local.members["plan"]
 }
 
 resource "google_project_iam_member" "apply" {
   project = var.project
-  role    = google_project_iam_custom_role.apply.name
-  member  = google_service_account.apply.member
+  role    = "projects/${var.project}/roles/${google_project_iam_custom_role.apply.role_id}"
+  member  = local.members["apply"]
 }
 
 resource "google_project_iam_member" "apply_policy" {
   project = var.project
   role    = "roles/resourcemanager.projectIamAdmin"
-  member  = google_service_account.apply.member
+  member  = local.members["apply"]
 
   condition {
     title       = "the plane's roles"
@@ -107,18 +107,18 @@ resource "google_project_iam_member" "apply_policy" {
 resource "google_project_iam_member" "apply_accounts" {
   project = var.project
   role    = "roles/iam.serviceAccountUser"
-  member  = google_service_account.apply.member
+  member  = local.members["apply"]
 }
 
 resource "google_project_iam_member" "apply_builds" {
   project = var.project
   role    = "roles/cloudbuild.builds.editor"
-  member  = google_service_account.apply.member
+  member  = local.members["apply"]
 }
 
 resource "google_artifact_registry_repository_iam_member" "apply" {
   location   = google_artifact_registry_repository.keeper.location
   repository = google_artifact_registry_repository.keeper.name
   role       = "roles/artifactregistry.reader"
-  member     = google_service_account.apply.member
+  member     = local.members["apply"]
 }

@@ -11,6 +11,10 @@ locals {
       if !can(regex("^[a-z][a-z0-9_]{4,22}[a-z0-9]$", name))
     ],
     [
+      for name in keys(local._raw) : "functions/${name}: names beginning with keeper_ are the plane's own accounts"
+      if startswith(name, "keeper_")
+    ],
+    [
       for x in flatten([for name, t in local._raw : [for key in keys(t) : { name = name, key = key }]]) :
       "functions/${x.name}/task.yaml: ${x.key} is not a key of task.yaml" if !contains(local._known.top, x.key)
     ],
