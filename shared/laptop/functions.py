@@ -50,7 +50,7 @@ class OneProcess:
         """The function as functions-framework serves it. What is wrong with its source is raised here."""
         path = list(sys.path)
         try:
-            return functions_framework.create_app("main", str(task.folder / "main.py"), "http")  # type: ignore[no-any-return]
+            return functions_framework.create_app("main", str(task.folder / "main.py"), "http")  # type: ignore[no-any-return, no-untyped-call]
         finally:
             # The framework loads every source as the module `main` and puts its folder on the path: a later
             # `import main`, or a neighbour's file of the same name, would silently be another task's.
@@ -171,29 +171,32 @@ class _Quiet(WSGIRequestHandler):
 class Functions:
     """The server on 127.0.0.1:`port`, a thread a request. `stop` waits a few seconds for requests under way."""
 
-    def __init__(self, tasks: Mapping[str, Task], apps: Apps, *, port: int = DEFAULT_PORT) -> None:
-        """Load every function of `tasks` and serve. Raises what a function's source raises, NotStartedError."""
-        served = [task for task in tasks.values() if task.run.kind == "function"]
-        self._apps = apps
+    def __init__(self, *, port: int = DEFAULT_PORT) -> None:
+        """Take the address, so that it can be told to others before `serve` loads what answers there."""
+        self._apps: Apps | None = None
+        self._router: _Router | None = None
         self._under_way = 0
         self._changed = threading.Condition()
-        loaded = {t.name: _Capacity(apps.app(t), t.run.max_instances * t.run.concurrency) for t in served}
-        router = _Router(served, loaded)
-        self._server = _bind(lambda environ, start: self._counted(router, environ, start), port)
+        self._server = _bind(self._answer, port)
         self.port = int(self._server.server_port)
         self.base = f"http://127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="functions")
+
+    def serve(self, tasks: Mapping[str, Task], apps: Apps) -> None:
+        """Load every function of `tasks` and answer. Raises what a function's source raises, NotStartedError."""
+        served = [task for task in tasks.values() if task.run.kind == "function"]
+        self._apps = apps
+        loaded = {t.name: _Capacity(apps.app(t), t.run.max_instances * t.run.concurrency) for t in served}
+        self._router = _Router(served, loaded)
         self._thread.start()
 
     def url(self, task: Task) -> str:
         """Where `task` is called."""
         return f"{self.base}/{task.slug}"
 
-    def _counted(
-        self, app: "WSGIApplication", environ: "WSGIEnvironment", start_response: "StartResponse"
-    ) -> Iterable[bytes]:
+    def _answer(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         with self._counting():
-            return list(app(environ, start_response))
+            return list(self._router(environ, start_response)) if self._router else []
 
     @contextmanager
     def _counting(self) -> Iterator[None]:
@@ -208,12 +211,14 @@ class Functions:
 
     def stop(self) -> None:
         """Take no more requests, wait for those under way, end."""
-        self._server.shutdown()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
         with self._changed:
             self._changed.wait_for(lambda: self._under_way == 0, timeout=_STOP_S)
         self._server.server_close()
-        self._apps.stop()
+        if self._apps is not None:
+            self._apps.stop()
 
 
 def _bind(app: Callable[..., Iterable[bytes]], wish: int) -> Any:

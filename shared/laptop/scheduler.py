@@ -8,7 +8,6 @@ import heapq
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -122,13 +121,16 @@ class Scheduler:
         targets: Mapping[str, Target],
         clock: Clock,
         *,
-        executor: Executor | None = None,
+        parallel: bool = False,
         tell: Callable[[Attempt], None] = lambda _: None,
     ) -> None:
-        """`targets` are by kind of run, `function` and `job`. Without an `executor` firings happen one by one."""
+        """`targets` are by kind of run, `function` and `job`; `tell` hears of each attempt's end.
+
+        In `parallel` each firing has a thread, which ends with the process; else they happen one by one.
+        """
         self._targets = targets
         self._clock = clock
-        self._executor = executor
+        self._parallel = parallel
         self._tell = tell
         self._lock = threading.Lock()
         self._order = itertools.count()
@@ -138,7 +140,7 @@ class Scheduler:
             self._plan(job, clock.now())
 
     def stop(self) -> None:
-        """End `run` within a moment; firings under way are their executor's."""
+        """End `run` within a moment; firings under way go on."""
         self._stopping.set()
 
     def run(self, until: datetime | None = None) -> None:
@@ -155,7 +157,7 @@ class Scheduler:
                 continue
             moments = [moment for moment in (ahead, until) if moment is not None]
             wait = (min(moments) - now).total_seconds() if moments else _LOOK_S
-            self._clock.sleep(min(wait, _LOOK_S) if self._executor else wait)
+            self._clock.sleep(min(wait, _LOOK_S) if self._parallel else wait)
 
     def _plan(self, job: Job, after: datetime) -> None:
         slot = next_slot(job.trigger, after)
@@ -172,10 +174,10 @@ class Scheduler:
             # after a sleep of the machine only the newest of the slots it missed is fired
             slot = max(slot, last_slot(job.trigger, now) or slot)
             self._plan(job, max(slot, now))
-        if self._executor is None:
-            self._fire(job, slot, number)
+        if self._parallel:
+            threading.Thread(target=self._fire, args=(job, slot, number), name=job.name, daemon=True).start()
         else:
-            self._executor.submit(self._fire, job, slot, number)
+            self._fire(job, slot, number)
 
     def _fire(self, job: Job, slot: datetime, number: int) -> None:
         attempt = self._targets[job.task.run.kind].fire(job, slot, number)

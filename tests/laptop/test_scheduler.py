@@ -3,7 +3,6 @@
 import re
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -191,18 +190,17 @@ def test_a_slow_task_does_not_delay_the_others_and_stop_ends_the_loop() -> None:
         def sleep(self, seconds: float) -> None:
             clock.sleep(seconds)
 
-    with ThreadPoolExecutor(2) as executor:
-        running = Scheduler(
-            {"slow": slow, "other": other}, {"function": Slow()}, Soon(), executor=executor,
-            tell=lambda attempt: told.set() if attempt.job.name == "other" else None,
-        )  # fmt: skip
-        loop = threading.Thread(target=running.run)
-        loop.start()
-        assert told.wait(20)
-        running.stop()
-        loop.join(2)
-        assert not loop.is_alive()
-        release.set()
+    running = Scheduler(
+        {"slow": slow, "other": other}, {"function": Slow()}, Soon(), parallel=True,
+        tell=lambda attempt: told.set() if attempt.job.name == "other" else None,
+    )  # fmt: skip
+    loop = threading.Thread(target=running.run)
+    loop.start()
+    assert told.wait(20)
+    running.stop()
+    loop.join(2)
+    assert not loop.is_alive()
+    release.set()
 
 
 def test_the_laptop_retries_as_terraform_declares() -> None:

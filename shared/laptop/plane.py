@@ -1,0 +1,246 @@
+"""`make up`: the whole plane on this machine, from a fresh clone to every trigger firing as in the cloud.
+
+Everything stops with Ctrl-C. What a killed predecessor left running is ended or adopted at the next start.
+"""
+
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import DBAPIError
+
+from shared import guard, manifest
+from shared import settings as settings_module
+from shared.clock import Clock, SystemClock
+from shared.context import process_stopping
+from shared.database import Database, ending_of
+from shared.errors import ConfigurationError
+from shared.laptop import bus, home, show
+from shared.laptop.functions import Functions, Isolated, OneProcess
+from shared.laptop.jobs import Jobs
+from shared.laptop.postgres import Postgres
+from shared.laptop.postgres_binaries import PostgresMissingError
+from shared.laptop.postgres_server import PostgresError
+from shared.laptop.processes import NotStartedError, Part, end_leftovers
+from shared.laptop.scheduler import Attempt, Here, Http, Job, Scheduler, Target, jobs_of
+from shared.manifest import Every
+from shared.redaction import describe
+from shared.schedule import MINUTE, last_slot, minute_of
+from shared.settings import Settings
+from shared.strict_yaml import ManifestError
+
+_TROUBLE = (ConfigurationError, ManifestError, NotStartedError, PostgresError, PostgresMissingError)
+
+
+def up(*, once: bool = False, demo: bool = True, isolated: bool = False) -> int:
+    """Run the plane until Ctrl-C, or with `once` every scheduled task once; the exit code.
+
+    0: ended as asked; 1: with `once`, a run ended failed, partial, retry or refused; 2: the plane could not start.
+    """
+    at = home.folder()
+    try:
+        with _interruptible(), home.alone(at), home.environment() as environ, ExitStack() as stack:
+            plane = Plane(at, environ, stack, isolated=isolated)
+            plane.prepare(demo=demo)
+            plane.start()
+            return plane.once() if once else plane.run()
+    except _TROUBLE as trouble:
+        show.console.print(f"[red]the plane could not start:[/] {trouble}")
+        return 2
+    except KeyboardInterrupt:
+        show.console.print("stopped")
+        return 130 if once else 0
+    finally:
+        process_stopping.clear()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM end the plane as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class Plane:
+    """The running parts; each is stopped when `stack` is unwound, in the reverse order of their starts."""
+
+    def __init__(self, at: Path, environ: dict[str, str], stack: ExitStack, *, isolated: bool) -> None:
+        self._at = at
+        self._logs = at / "log"
+        self._environ = environ
+        self._stack = stack
+        self._isolated = isolated
+        self._clock: Clock = SystemClock()
+        self._tasks = manifest.load_all(home.functions())
+        self._parts: list[Part] = []
+        self._targets: dict[str, Target] = {}
+
+    # --- the database
+
+    def prepare(self, *, demo: bool) -> None:
+        """Migrate, stamp and fill a database of our own; of somebody's, only look whether it is ready."""
+        if left := end_leftovers(self._logs):
+            show.console.print(f"ended what a killed plane had left running: {', '.join(left)}")
+        self._logs.mkdir(exist_ok=True)
+        for log in self._logs.glob("*.log"):
+            log.unlink()
+        settings = settings_module.read(self._environ)
+        database = Database(settings, "keeper-up")
+        try:
+            if home.embedded():
+                self._migrate(database, settings, demo=demo)
+            else:
+                _look(database, settings)
+        finally:
+            database.close()
+        url = make_url(settings.database())
+        where = f"{url.host}:{url.port or 5432}/{url.database}"
+        if home.embedded():
+            self._parts.append(Part("database", "PostgreSQL of our own", f"{where}, password in .groundskeeper"))
+        else:
+            self._parts.append(Part("database", "PostgreSQL of DATABASE_URL", where))
+
+    def _migrate(self, database: Database, settings: Settings, *, demo: bool) -> None:
+        from shared.migrations import run as migrations
+
+        for branch in ("groundskeeper", "platform"):
+            if done := migrations.upgrade(database.engine, branch):
+                show.console.print(f"migrated {branch} to {done[-1]}")
+        migrations.stamp_environment(database.engine, settings.project, settings.livemode, self._clock.now())
+        if demo:
+            from shared.platform import demo as platform_demo
+
+            show.console.print("filling the demo's data, if it is not there")
+            filled = platform_demo.seed(database.engine, self._clock.now(), objects_dir=self._at / "objects")
+            show.console.print(f"{sum(filled.values())} rows of demo data")
+
+    # --- the parts
+
+    def start(self) -> None:
+        """Start object store, bus, functions and jobs, and tell where everything is and what runs when."""
+        self._objects()
+        port = self._bus()
+        functions = Functions()
+        self._stack.callback(functions.stop)
+        for name, task in self._tasks.items():
+            if task.run.kind == "function":
+                self._environ[f"KEEPER_TARGET_{name.upper()}"] = functions.url(task)
+        os.environ.update(self._environ)  # functions in this process read their settings there
+        functions.serve(self._tasks, Isolated(self._environ, self._logs) if self._isolated else OneProcess())
+        jobs = Jobs(self._environ, self._logs)
+        # the first to be called: runs in this process end at their next transaction, jobs at SIGTERM
+        self._stack.callback(jobs.stop)
+        self._stack.callback(process_stopping.set)
+        self._targets = {"function": Http(functions.url), "job": Here(jobs)}
+        if port is not None:
+            bus.declare(port, settings_module.read(self._environ).project, self._tasks, functions.url)
+        _log_to(self._logs / "plane.log")
+        how = "one process each" if self._isolated else "all in this process"
+        self._parts.append(Part("functions", f"functions-framework, {how}", functions.base))
+        self._parts.append(Part("secrets", "a folder for each secret", self._environ["KEEPER_SECRETS"]))
+        self._parts.append(Part("logs", "JSON lines, as Cloud Logging gets them", str(self._logs)))
+        self._tell(functions)
+
+    def _objects(self) -> None:
+        buckets = sorted({bucket.bucket for task in self._tasks.values() for bucket in task.buckets})
+        folder = self._at / "objects"
+        folder.mkdir(exist_ok=True)
+        self._parts.append(Part("objects", f"a folder for each bucket ({', '.join(buckets) or 'none'})", str(folder)))
+
+    def _bus(self) -> int | None:
+        """Start the bus; its port, or None where there is nothing to keep its messages in."""
+
+        def database_url() -> str:
+            server = Postgres.start(self._at / "postgres")
+            self._stack.callback(server.stop)
+            return server.create_database("bus")
+
+        try:
+            started, part = bus.start(self._logs, database_url)
+        except PostgresMissingError as missing:
+            self._parts.append(Part("bus", "", missing=str(missing)))
+            return None
+        self._stack.callback(started.stop)
+        self._parts.append(part)
+        variables = {"PUBSUB_EMULATOR_HOST": f"127.0.0.1:{started.port}"}
+        self._environ.update(variables)
+        home.publish(self._at, variables)
+        return started.port
+
+    def _tell(self, functions: Functions) -> None:
+        show.parts(self._parts)
+        show.console.print()
+        where = {
+            name: functions.url(task) if task.run.kind == "function" else "child process of this plane"
+            for name, task in self._tasks.items()
+        }
+        show.schedule(self._tasks, self._clock.now(), where)
+        show.console.print()
+        settings = settings_module.read(self._environ)
+        gate = settings.backup_gate
+        show.console.print(
+            "mode observe: destructive tasks only show what they would do"
+            if settings.mode == "observe"
+            else "mode enforce: destructive tasks delete, "
+            + (f"if a backup younger than {gate} is verified" if gate else "and ask for no backup, as this is a demo")
+        )
+
+    # --- running
+
+    def run(self) -> int:
+        """Fire every trigger at its time until Ctrl-C."""
+        scheduler = Scheduler(self._tasks, self._targets, self._clock, parallel=True, tell=show.attempt)
+        self._stack.callback(scheduler.stop)
+        show.console.print("the plane is up; Ctrl-C stops it")
+        scheduler.run()
+        return 0
+
+    def once(self) -> int:
+        """Run every scheduled task once, in the order of the day, for its newest slot; 1 when one failed."""
+        due = sorted(((self._newest(job), job) for job in jobs_of(self._tasks)), key=lambda d: (d[0].time(), d[1].name))
+        ended: list[Attempt] = []
+        for slot, job in due:
+            show.console.print(f"running {job.task.name}", highlight=False)
+            ended.append(self._targets[job.task.run.kind].fire(job, slot, 1))
+        show.console.print()
+        show.outcomes(ended)
+        return int(any(one.outcome in show.FAILURES for one in ended))
+
+    def _newest(self, job: Job) -> datetime:
+        """The newest slot; of a trigger that ticks, the minute that is over, so that it ticks once."""
+        now = self._clock.now()
+        if isinstance(job.trigger, Every):
+            return minute_of(now) - MINUTE
+        return last_slot(job.trigger, now) or minute_of(now)
+
+
+def _look(database: Database, settings: Settings) -> None:
+    """Raises ConfigurationError unless somebody's own database is migrated and stamped for this environment."""
+    try:
+        with database.transaction(read_only=True) as connection:
+            guard.check_version(connection)
+            guard.check_stamp(connection, settings)
+    except DBAPIError as error:
+        raise ConfigurationError(str(ending_of(error) or describe(error))) from None
+
+
+def _log_to(file: Path) -> None:
+    """Send the product's log lines, which the functions' loading has sent to the terminal, to `file`."""
+    logger = logging.getLogger("groundskeeper")
+    handler = logging.FileHandler(file)
+    handler.setFormatter(logger.handlers[0].formatter if logger.handlers else None)
+    logger.handlers[:] = [handler]
