@@ -66,8 +66,6 @@ def _create(connection: Connection, day: date) -> None:
     if not parent.mine:
         statements.append(f"alter table {name} owner to {_quote(parent.owner)}")
     statements.append(f"alter table endpoints attach partition {name} for values from ({start}) to ({end})")
-    statements += [
-        f"grant {rights} on {name} to {_quote(role)}" for role, rights in connection.execute(_RIGHTS).tuples()
-    ]
+    statements += [f"grant {rights} on {name} to {_quote(role)}" for role, rights in connection.execute(_RIGHTS)]
     for statement in statements:
         connection.execute(text(statement))

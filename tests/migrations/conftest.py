@@ -1,0 +1,29 @@
+"""An empty database for each test, on PostgreSQL 15 and 18 in turn, and one with both branches at their head."""
+
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.pool import NullPool
+
+from shared.laptop.postgres import Postgres
+from shared.migrations import run
+
+_numbers = count()
+
+
+@pytest.fixture
+def empty(each_server: Postgres) -> Iterator[Engine]:
+    name = f"m{next(_numbers)}"
+    engine = create_engine(each_server.create_database(name, template="template0"), poolclass=NullPool)
+    yield engine
+    engine.dispose()
+    each_server.drop_database(name)
+
+
+@pytest.fixture
+def migrated(empty: Engine) -> Engine:
+    for branch in run.BRANCHES:
+        run.upgrade(empty, branch)
+    return empty

@@ -1,0 +1,197 @@
+"""Migrations: up, down, up again; never half of one; never past what the code knows; equal to the models."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from alembic.autogenerate import compare_metadata, render_python_code
+from alembic.autogenerate.api import produce_migrations
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError
+
+from shared import guard
+from shared import settings as settings_module
+from shared.errors import ConfigurationError
+from shared.migrations import run
+from shared.migrations.draft import only_of
+from shared.schema import VERSION
+from tests.conftest import NOW
+
+# Everything a table is: columns, constraints, indexes, identities, partitioning; by name, not by position.
+_ANATOMY = text("""
+    select c.relname, 'column', a.attname,
+           concat_ws(' ', format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity,
+                     pg_get_expr(d.adbin, d.adrelid))
+      from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+      left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum
+     where c.relnamespace = cast(:schema as regnamespace) and c.relkind in ('r', 'p')
+    union all
+    select c.relname, 'constraint', k.conname, pg_get_constraintdef(k.oid)
+      from pg_constraint k join pg_class c on c.oid = k.conrelid
+     where c.relnamespace = cast(:schema as regnamespace) and k.contype <> 'n'
+    union all
+    select tablename, 'index', indexname, indexdef from pg_indexes where schemaname = :schema
+    union all
+    select c.relname, 'partitioning', '', pg_get_partkeydef(c.oid)
+      from pg_class c where c.relnamespace = cast(:schema as regnamespace) and c.relkind = 'p'
+     order by 1, 2, 3""")
+
+
+def _anatomy(engine: Engine, branch: str) -> list[tuple[str, ...]]:
+    schema = "groundskeeper" if branch == "groundskeeper" else "public"
+    versions = {b.version_table for b in run.BRANCHES.values()}
+    with engine.connect() as connection:
+        rows = connection.execute(_ANATOMY, {"schema": schema})
+        return [tuple(row) for row in rows if row[0] not in versions]
+
+
+def _relations(engine: Engine) -> list[str]:
+    with engine.connect() as connection:
+        found = connection.execute(
+            text("""
+            select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+             where n.nspname not like 'pg\\_%' and n.nspname <> 'information_schema'
+            union all
+            select nspname from pg_namespace where nspname = 'groundskeeper'""")
+        )
+        return list(found.scalars())
+
+
+def test_the_core_expects_the_newest_revision() -> None:
+    assert run.head("groundskeeper") == VERSION
+
+
+@pytest.mark.parametrize("branch", run.BRANCHES)
+def test_up_down_and_up_again_leaves_the_same(empty: Engine, branch: str) -> None:
+    revisions = run.pending(empty, branch)
+    assert run.upgrade(empty, branch) == revisions
+    first = _anatomy(empty, branch)
+    assert run.downgrade(empty, branch, "base") == revisions[::-1]
+    assert _relations(empty) == []
+    run.upgrade(empty, branch)
+    assert _anatomy(empty, branch) == first
+
+
+@pytest.mark.parametrize("branch", run.BRANCHES)
+def test_models_equal_migrations(migrated: Engine, branch: str) -> None:
+    known = run.BRANCHES[branch]
+    with migrated.connect() as connection:
+        options = {"include_schemas": True, "include_name": only_of(branch), "compare_server_default": True}
+        context = MigrationContext.configure(connection, opts={**options, "target_metadata": known.metadata()})
+        missing = produce_migrations(context, known.metadata())
+        assert not compare_metadata(context, known.metadata()), (
+            f"the next revision is missing; `python -m shared.migrations.draft {branch} MESSAGE` writes it:\n"
+            + render_python_code(missing.upgrade_ops)
+        )
+
+
+@pytest.mark.parametrize("branch", run.BRANCHES)
+def test_migrations_make_every_column_constraint_and_index_the_models_would(empty: Engine, branch: str) -> None:
+    with empty.begin() as connection:
+        run.make_schema(connection)
+        run.BRANCHES[branch].metadata().create_all(connection)
+    meant = _anatomy(empty, branch)
+    with empty.begin() as connection:
+        run.BRANCHES[branch].metadata().drop_all(connection)
+    run.upgrade(empty, branch)
+    assert _anatomy(empty, branch) == meant
+
+
+def test_our_branch_makes_nothing_outside_its_schema(empty: Engine) -> None:
+    run.upgrade(empty, "groundskeeper")
+    assert {name.split(".")[0] for name in _relations(empty)} == {"groundskeeper"}
+
+
+def test_the_platform_can_be_taken_away_without_touching_ours(migrated: Engine) -> None:
+    before = _anatomy(migrated, "groundskeeper")
+    run.downgrade(migrated, "platform", "base")
+    assert run.current(migrated, "platform") is None
+    assert run.current(migrated, "groundskeeper") == VERSION
+    assert _anatomy(migrated, "groundskeeper") == before
+    assert not [name for name in _relations(migrated) if name.startswith("public.")]
+
+
+def test_a_second_upgrade_does_nothing(migrated: Engine) -> None:
+    for branch in run.BRANCHES:
+        assert run.pending(migrated, branch) == []
+        assert run.upgrade(migrated, branch) == []
+
+
+def test_two_upgrades_at_once_take_turns(empty: Engine) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        done = [future.result() for future in [pool.submit(run.upgrade, empty, "groundskeeper") for _ in range(4)]]
+    assert sorted(map(len, done)) == [0, 0, 0, len(run.pending(empty, "groundskeeper")) + 1]
+    assert run.current(empty, "groundskeeper") == VERSION
+
+
+def test_a_failing_revision_leaves_nothing_of_itself(empty: Engine) -> None:
+    with empty.begin() as connection:
+        connection.execute(text("create table mockup (id int)"))
+    with pytest.raises(DBAPIError, match="42P07"):
+        run.upgrade(empty, "platform")
+    assert run.current(empty, "platform") is None
+    assert _relations(empty) == ["public.mockup"]
+
+
+def test_a_migration_gives_up_on_a_busy_table_instead_of_queueing_its_traffic(
+    migrated: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "LOCK_TIMEOUT", "200ms")
+    with migrated.begin() as reader:
+        reader.execute(text("select * from listing"))
+        started = time.monotonic()
+        with pytest.raises(DBAPIError, match="55P03"):
+            run.downgrade(migrated, "platform", "base")
+    assert time.monotonic() - started < 5
+    assert run.current(migrated, "platform") == run.head("platform")
+
+
+def test_a_database_ahead_of_the_code_is_left_alone(migrated: Engine) -> None:
+    with migrated.begin() as connection:
+        connection.execute(text("update groundskeeper.schema_version set version_num = '9999'"))
+    with pytest.raises(ConfigurationError, match=r"at revision 9999.*deploy the code"):
+        run.upgrade(migrated, "groundskeeper")
+    with migrated.connect() as connection, pytest.raises(ConfigurationError, match="9999"):
+        guard.check_version(connection)
+
+
+def test_unknown_branches_and_targets_are_refused_by_name(migrated: Engine) -> None:
+    with pytest.raises(ConfigurationError, match="'plattform'"):
+        run.upgrade(migrated, "plattform")
+    with pytest.raises(ConfigurationError, match="'0815' does not lie behind"):
+        run.downgrade(migrated, "platform", "0815")
+
+
+def test_the_stamp_is_written_once_and_never_over_another(migrated: Engine) -> None:
+    run.stamp_environment(migrated, "one", False, NOW)
+    run.stamp_environment(migrated, "one", False, NOW)
+    for project, livemode in (("two", False), ("one", True)):
+        with pytest.raises(ConfigurationError, match="stamped for project 'one'"):
+            run.stamp_environment(migrated, project, livemode, NOW)
+    settings = settings_module.read({"GOOGLE_CLOUD_PROJECT": "one"})
+    with migrated.connect() as connection:
+        guard.check_stamp(connection, settings)
+
+
+def test_a_role_without_rights_to_create_schemas_can_upgrade_a_prepared_database(empty: Engine) -> None:
+    with empty.begin() as connection:
+        connection.execute(text("drop role if exists schema_owner"))
+        connection.execute(text("create role schema_owner login password 'a test'"))
+        connection.execute(text("create schema groundskeeper authorization schema_owner"))
+    ours = empty.url.set(username="schema_owner", password="a test")
+    engine = create_engine(ours)
+    assert run.upgrade(engine, "groundskeeper")
+    engine.dispose()
+
+
+def test_waiting_for_a_turn_does_not_deadlock_with_the_one_at_work(migrated: Engine) -> None:
+    with migrated.begin() as connection:
+        connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": run._TURN_KEY})
+        waiting = threading.Thread(target=run.stamp_environment, args=(migrated, "one", False, NOW))
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+    waiting.join(10)
+    assert not waiting.is_alive()
