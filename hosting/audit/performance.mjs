@@ -1,5 +1,5 @@
 // Serves the build as Hosting does and fails when a Lighthouse category is below its budget.
-// Needs `npm run build`, `npm ci` in .github/tools/lighthouse, and Chrome (CHROME_PATH).
+// Needs `npm run build`, `npm ci` in images/lighthouse, and Chrome (CHROME_PATH).
 import { spawn } from "node:child_process";
 import { mkdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -8,7 +8,7 @@ import { preview } from "vite";
 const BUDGETS = { performance: 0.95, accessibility: 1, "best-practices": 0.95, seo: 0.95 };
 
 const hosting = fileURLToPath(new URL("..", import.meta.url));
-const lighthouse = fileURLToPath(new URL("../../.github/tools/lighthouse/node_modules/.bin/lighthouse", import.meta.url));
+const lighthouse = fileURLToPath(new URL("../../images/lighthouse/node_modules/.bin/lighthouse", import.meta.url));
 const report = `${hosting}.lighthouse/report`;
 
 mkdirSync(`${hosting}.lighthouse`, { recursive: true });
