@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from shared.manifest import Http, ManifestError, Task, load_all
+from shared.manifest import Http, Task, load_all
+from shared.strict_yaml import ManifestError
 
 FIREBASE_JSON = Path(__file__).resolve().parent / "firebase.json"
 
@@ -41,8 +42,10 @@ def rewrites(tasks: Iterable[Task]) -> list[Rewrite]:
             pattern = source(trigger.path)
             owner = owners.setdefault(pattern, task)
             if owner.name != task.name:
-                raise ManifestError(f"functions/{task.name}/task.yaml: triggers: {trigger.path} is also a path of "
-                                    f"{owner.name}, and Hosting sends a path to one service: change one of them")
+                raise ManifestError(
+                    f"functions/{task.name}/task.yaml: triggers: {trigger.path} is also a path of "
+                    f"{owner.name}, and Hosting sends a path to one service: change one of them"
+                )
     return [{"source": pattern, "run": {"serviceId": owners[pattern].slug}} for pattern in sorted(owners, key=_vague)]
 
 
@@ -60,8 +63,11 @@ def main(arguments: list[str]) -> int:
         document["hosting"]["rewrites"] = wanted
         FIREBASE_JSON.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         return 0
-    print(f"{FIREBASE_JSON.name}: hosting.rewrites are {json.dumps(found)}, the http triggers want "
-          f"{json.dumps(wanted)}: run `python -m hosting.rewrites --write`", file=sys.stderr)
+    print(
+        f"{FIREBASE_JSON.name}: hosting.rewrites are {json.dumps(found)}, the http triggers want "
+        f"{json.dumps(wanted)}: run `python -m hosting.rewrites --write`",
+        file=sys.stderr,
+    )
     return 1
 
 

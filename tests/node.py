@@ -44,6 +44,4 @@ def run(folder: str, program: str, *arguments: str, cwd: Path = ROOT) -> subproc
     """Run a program of the packages of `folder`; output is text, without colours."""
     command = [str(installed(folder) / ".bin" / program), *arguments]
     environment = {**os.environ, "NO_COLOR": "1", "CI": "true"}
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200, check=False
-    )
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200, check=False)

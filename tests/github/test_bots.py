@@ -20,7 +20,10 @@ ECOSYSTEM_OF = {"npm": "npm", "pep621": "pip", "pip_requirements": "pip"}
 def _tracked(*patterns: str) -> list[str]:
     found = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns],
-        cwd=ROOT, capture_output=True, text=True, check=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return sorted(found.stdout.split())
 
@@ -52,7 +55,8 @@ def test_dependabot_sees_every_folder_with_actions_or_providers() -> None:
 
     assert folders["github-actions"] == ["/", "/.github/actions/*"]
     with_providers = {
-        f"/{Path(file).parent}" for file in _tracked("*.tf")
+        f"/{Path(file).parent}"
+        for file in _tracked("*.tf")
         if "required_providers" in (ROOT / file).read_text(encoding="utf-8")
     }
     assert set(folders["terraform"]) == with_providers
@@ -70,7 +74,9 @@ def test_nothing_merges_itself() -> None:
 
 
 def test_every_npm_folder_is_audited() -> None:
-    audited = read(GITHUB / "workflows" / "30-60-90-automation.yml")["jobs"]["npm-audit"]["strategy"]["matrix"]["folder"]
+    audited = read(GITHUB / "workflows" / "30-60-90-automation.yml")["jobs"]["npm-audit"]["strategy"]["matrix"][
+        "folder"
+    ]
     locked = [str(Path(file).parent) for file in _tracked("*package.json", "**/package.json")]
 
     assert sorted(audited) == locked
@@ -94,8 +100,17 @@ def test_renovate_refuses_a_configuration_with_a_typo(tmp_path: Path) -> None:
 @pytest.mark.full
 def test_renovate_finds_every_pin_and_nothing_else(tmp_path: Path) -> None:
     """Renovate itself, on a copy of the files, with no platform and no network."""
-    files = _tracked("renovate.json", "pyproject.toml", "*requirements*.txt", "*package.json", "*package-lock.json", "*.tf",
-                     "*Dockerfile", ".github/workflows/*", ".github/actions/*")
+    files = _tracked(
+        "renovate.json",
+        "pyproject.toml",
+        "*requirements*.txt",
+        "*package.json",
+        "*package-lock.json",
+        "*.tf",
+        "*Dockerfile",
+        ".github/workflows/*",
+        ".github/actions/*",
+    )
     for file in files:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_bytes((ROOT / file).read_bytes())
@@ -106,31 +121,49 @@ def test_renovate_finds_every_pin_and_nothing_else(tmp_path: Path) -> None:
 
     program = node.installed(".github/tools/renovate") / ".bin" / "renovate"
     ended = subprocess.run(
-        [program, "--platform=local", "--dry-run=extract"], cwd=tmp_path, capture_output=True, text=True, check=False,
-        env={"PATH": os.environ["PATH"], "LOG_LEVEL": "debug", "LOG_FORMAT": "json",
-             "RENOVATE_BASE_DIR": str(tmp_path / ".cache")},
+        [program, "--platform=local", "--dry-run=extract"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={
+            "PATH": os.environ["PATH"],
+            "LOG_LEVEL": "debug",
+            "LOG_FORMAT": "json",
+            "RENOVATE_BASE_DIR": str(tmp_path / ".cache"),
+        },
     )
 
     assert ended.returncode == 0, ended.stderr
     found = next(
-        entry["config"] for line in ended.stdout.splitlines()
+        entry["config"]
+        for line in ended.stdout.splitlines()
         if (entry := json.loads(line))["msg"] == "packageFiles with updates" or entry["msg"] == "Extracted dependencies"
     )
     kept = {
         (package_file["packageFile"], dep["depName"].lower())
-        for package_files in found.values() for package_file in package_files for dep in package_file["deps"]
+        for package_files in found.values()
+        for package_file in package_files
+        for dep in package_file["deps"]
         if "skipReason" not in dep
     }
-    wanted = {
-        (file, match[1].lower())
-        for file in files if file.endswith(".txt")
-        for match in re.finditer(r"^([\w.-]+)==", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
-    } | {
-        (file, name)
-        for file in files if file.endswith("package.json")
-        for kind, names in json.loads((ROOT / file).read_text(encoding="utf-8")).items() if "ependencies" in kind
-        for name in names
-    } | {("pyproject.toml", "torch")}
+    wanted = (
+        {
+            (file, match[1].lower())
+            for file in files
+            if file.endswith(".txt")
+            for match in re.finditer(r"^([\w.-]+)==", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
+        }
+        | {
+            (file, name)
+            for file in files
+            if file.endswith("package.json")
+            for kind, names in json.loads((ROOT / file).read_text(encoding="utf-8")).items()
+            if "ependencies" in kind
+            for name in names
+        }
+        | {("pyproject.toml", "torch")}
+    )
     assert set(found) == set(ECOSYSTEM_OF)
     assert not wanted - kept
     assert {file for file, _ in kept} == {file for file, _ in wanted}

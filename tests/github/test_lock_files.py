@@ -13,7 +13,10 @@ from shared.manifest import ROOT
 def _tracked(*patterns: str) -> list[Path]:
     found = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns],
-        cwd=ROOT, capture_output=True, text=True, check=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return [ROOT / line for line in found.stdout.split()]
 
@@ -62,7 +65,9 @@ def test_no_package_is_asked_for_by_a_tag_that_a_lock_file_without_addresses_can
     lock = json.loads((folder / "package-lock.json").read_text(encoding="utf-8"))["packages"]
 
     for path, entry in lock.items():
-        asked = entry.get("dependencies", {}) | entry.get("peerDependencies", {}) | entry.get("optionalDependencies", {})
+        asked = (
+            entry.get("dependencies", {}) | entry.get("peerDependencies", {}) | entry.get("optionalDependencies", {})
+        )
         by_tag = {name for name, wish in asked.items() if re.fullmatch(r"[a-z]+", wish)}
         assert by_tag <= set(package.get("overrides", {})), path
 

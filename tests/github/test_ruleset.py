@@ -18,9 +18,10 @@ def _rules() -> dict[str, dict[str, Any]]:
 
 def test_every_job_that_always_runs_on_a_pull_request_is_required_and_no_other() -> None:
     required = [check["context"] for check in _rules()["required_status_checks"]["required_status_checks"]]
-    # A job with a condition may be skipped, a workflow with paths may not start: requiring it would block or wave through.
+    # A job with a condition may be skipped, a workflow with paths may not start: neither can be required.
     always = [
-        job.spec["name"] for job in jobs()
+        job.spec["name"]
+        for job in jobs()
         if "if" not in job.spec and workflow(job.workflow)["on"].get("pull_request") == {"branches": ["main"]}
     ]
 
@@ -45,7 +46,8 @@ def test_main_moves_only_by_reviewed_pull_requests() -> None:
 
 def test_the_full_suite_is_what_ci_tests_runs() -> None:
     scripts = {
-        name: " ".join(step.get("run", "") for step in job["steps"]) for name, job in workflow("ci-tests")["jobs"].items()
+        name: " ".join(step.get("run", "") for step in job["steps"])
+        for name, job in workflow("ci-tests")["jobs"].items()
     }
 
     assert "make check" in scripts["check"]
@@ -56,8 +58,11 @@ def test_the_full_suite_is_what_ci_tests_runs() -> None:
 
 
 def test_every_path_has_an_owner_and_every_owned_path_is_there() -> None:
-    lines = [line.split() for line in (GITHUB / "CODEOWNERS").read_text(encoding="utf-8").splitlines()
-             if line and not line.startswith("#")]
+    lines = [
+        line.split()
+        for line in (GITHUB / "CODEOWNERS").read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    ]
 
     assert lines[0][0] == "*"
     for path, *owners in lines:

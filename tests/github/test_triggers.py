@@ -51,7 +51,7 @@ def test_a_workflow_starts_exactly_when_the_table_says(name: str) -> None:
 
 def _year(cron: str) -> list[str]:
     """The days of 2027 on which a cron fires, as MM-DD, and the time of the first."""
-    moments = []
+    moments: list[str] = []
     for moment in CronSim(cron, _START):
         if moment.year > 2027:
             return moments
@@ -80,7 +80,11 @@ def test_each_audit_runs_on_its_own_cron_and_on_no_other() -> None:
     found = {job.name: job.spec["if"] for job in jobs() if job.workflow == "30-60-90-automation"}
 
     assert found == {
-        "semgrep": MONTHLY, "npm-audit": MONTHLY, "lock": MONTHLY, "front-end": QUARTERLY, "ruff": QUARTERLY,
+        "semgrep": MONTHLY,
+        "npm-audit": MONTHLY,
+        "lock": MONTHLY,
+        "front-end": QUARTERLY,
+        "ruff": QUARTERLY,
     }
     dispatch = workflow("30-60-90-automation")["on"]["workflow_dispatch"]["inputs"]["cycle"]
     assert dispatch["options"] == ["monthly", "quarterly"]

@@ -87,7 +87,9 @@ def test_every_uses_line_was_read() -> None:
 
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_no_workflow_runs_a_strangers_code_with_our_rights(name: str) -> None:
-    assert not {"pull_request_target", "workflow_run", "issue_comment", "repository_dispatch"} & set(workflow(name)["on"])
+    assert not {"pull_request_target", "workflow_run", "issue_comment", "repository_dispatch"} & set(
+        workflow(name)["on"]
+    )
 
 
 @pytest.mark.parametrize("job", JOBS, ids=str)
