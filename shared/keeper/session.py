@@ -3,7 +3,7 @@
 import getpass
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,12 +53,19 @@ def find(tasks: dict[str, Task], name: str) -> Task:
 @contextmanager
 def session(actor: str | None = None) -> Iterator[Session]:
     """A session on DATABASE_URL, or on the laptop's embedded PostgreSQL, started for as long as it is needed."""
-    from shared.laptop import home
-
-    with home.environment() as environ:
+    with _environment() as environ:
         settings = settings_module.read(environ)
         database = Database(settings, "keeper")
         try:
             yield Session(settings, database, actor or getpass.getuser())
         finally:
             database.close()
+
+
+def _environment() -> AbstractContextManager[dict[str, str]]:
+    """The variables to run in: the laptop's; in the migrate job, whose source holds no laptop, the process's own."""
+    if find_spec("shared.laptop") is None:
+        return nullcontext(dict(os.environ))
+    from shared.laptop import home
+
+    return home.environment()
