@@ -1,15 +1,18 @@
 # What must be there before the plane, applied once by an owner of the project: the services, where sources and images
-# are kept, who builds, and the two identities GitHub may take. The identity that applies the plane can change none of this.
+# are kept, who builds, and the identities GitHub may take. The identity that applies the plane can change none of this.
 locals {
   services = toset([
     "artifactregistry", "billingbudgets", "cloudbuild", "cloudfunctions", "cloudkms", "cloudresourcemanager",
-    "cloudscheduler", "compute", "dns", "iam", "iamcredentials", "logging", "monitoring", "pubsub", "run",
-    "secretmanager", "servicenetworking", "serviceusage", "sqladmin", "storage", "sts",
+    "cloudscheduler", "compute", "dns", "firebase", "firebasehosting", "firebaserules", "firestore", "iam",
+    "iamcredentials", "logging", "monitoring", "pubsub", "run", "secretmanager", "servicenetworking",
+    "serviceusage", "sqladmin", "storage", "sts",
   ])
 
   # read from the accounts, so that nothing is given to one that is not there yet; known all the same when planning
   members = {
-    for account in [google_service_account.apply, google_service_account.build, google_service_account.plan] :
+    for account in [
+      google_service_account.apply, google_service_account.build, google_service_account.hosting, google_service_account.plan,
+    ] :
     trimprefix(account.account_id, "keeper-") => "serviceAccount:${account.account_id}@${var.project}.iam.gserviceaccount.com"
   }
 

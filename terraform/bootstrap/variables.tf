@@ -23,6 +23,12 @@ variable "github_repository_id" {
   }
 }
 
+variable "previews" {
+  description = "Whether this project only shows previews of the site: then every branch may deploy to its Hosting."
+  type        = bool
+  default     = false
+}
+
 variable "project" {
   description = "Google Cloud project of this environment."
   type        = string

@@ -174,6 +174,7 @@ def test_a_pull_request_of_this_repository_may_only_read(bootstrap: Plan) -> Non
         assert not re.search(r"objects|versions\.access|consume|snapshots", permission), permission
     held = {(thing(g), g.values["role"]) for g in grants(bootstrap) if g.values["member"] == account("keeper-plan")}
     assert held == {
+        ("artifact_registry_repository keeper", "roles/artifactregistry.reader"),
         ("project", f"projects/{PROJECT}/roles/groundskeeperPlan"),
         (f"storage_bucket {PROJECT}-keeper-source", "roles/storage.objectViewer"),
         (f"storage_bucket {PROJECT}-keeper-state", "roles/storage.objectViewer"),
@@ -194,7 +195,9 @@ def test_an_apply_comes_from_main_behind_an_approval(bootstrap: Plan) -> None:
     members = {g.name: g.values["member"] for g in bootstrap.of("service_account_iam_member")}
     assert members == {
         "apply": f"principalSet://{pool}/attribute.gate/prod@refs/heads/main",
+        "hosting": f"principalSet://{pool}/attribute.gate/hosting@refs/heads/main",
         "plan": f"principal://{pool}/subject/repo:example/groundskeeper:pull_request",
+        "plan_main": f"principalSet://{pool}/attribute.gate/prod-plan@refs/heads/main",
     }
     (provider,) = bootstrap.of("iam_workload_identity_pool_provider")
     gate = provider.values["attribute_mapping"]["attribute.gate"]

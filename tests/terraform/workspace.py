@@ -17,8 +17,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = Path(__file__).resolve().parent / "tasks"
 
-DIGEST = "europe-west1-docker.pkg.dev/demo-project/keeper/{0}@sha256:" + "ab" * 32
-PROJECT = "demo-project"
+DIGEST = "europe-west1-docker.pkg.dev/demo-groundskeeper/keeper/{0}@sha256:" + "ab" * 32
+PROJECT = "demo-groundskeeper"
 BASIC: dict[str, Any] = {
     "project": PROJECT,
     "project_number": "123456789012",
@@ -37,7 +37,7 @@ BASIC: dict[str, Any] = {
         }
     },
     "network": {
-        "network": "projects/demo-project/global/networks/n",
+        "network": "projects/demo-groundskeeper/global/networks/n",
         "subnetwork": "regions/europe-west1/subnetworks/s",
     },
 }
@@ -117,7 +117,7 @@ class Workspace:
             check=False,
         )
         if check:
-            assert done.returncode == 0, f"terraform {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
+            assert done.returncode == 0, f"terraform {' '.join(arguments)}\n{done.stderr or done.stdout[-4000:]}"
         return done
 
     def init(self) -> None:
