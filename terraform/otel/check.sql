@@ -3,11 +3,7 @@
 select
     t.name as "table",
     extract(t.create_table_query, 'toIntervalDay\\((\\d+)\\)') as kept,
-    (
-        select min(p.min_date)
-        from system.parts as p
-        where p.database = 'otel' and p.table = 'otel_traces' and p.active and p.rows > 0
-    ) as oldest
+    (select toDate(min(Timestamp)) from otel.otel_traces) as oldest
 from system.tables as t
 where t.database = 'otel' and t.name in ('otel_traces', 'otel_traces_trace_id_ts')
 order by t.name
