@@ -160,6 +160,7 @@ class PostgresBus:
                 json=envelope(subscription, taken),
                 headers={"User-Agent": _USER_AGENT},
                 timeout=subscription.ack_deadline_seconds,
+                allow_redirects=False,
             )
         except requests.RequestException:
             return False

@@ -146,10 +146,10 @@ class _Router:
         for pattern, app in self._endpoints:
             if pattern.fullmatch(path):
                 return app(environ, start_response)
-        slug, slash, rest = path.removeprefix("/").partition("/")
+        slug, _, rest = path.removeprefix("/").partition("/")
         if slug in self._apps:
             environ["SCRIPT_NAME"] = f"{environ.get('SCRIPT_NAME', '')}/{slug}"
-            environ["PATH_INFO"] = slash + rest
+            environ["PATH_INFO"] = f"/{rest}"  # never empty: Flask would redirect, and the bus follows no redirect
             return self._apps[slug](environ, start_response)
         found = self._index if path == "/" else Response(f"no function or endpoint at {path}\n", 404)
         return found(environ, start_response)

@@ -53,12 +53,13 @@ def defaults(home: Path) -> dict[str, str]:
 def environment() -> Iterator[dict[str, str]]:
     """The variables to run in, with the embedded PostgreSQL up for as long as the block lasts."""
     home = folder()
+    given = defaults(home)  # before anything starts: a broken task.yaml is said at once
     if not embedded():
-        yield {**defaults(home), **os.environ}
+        yield {**given, **os.environ}
         return
     with Postgres.start(home / "postgres") as server:
         url = server.create_database(DATABASE)
-        yield {**defaults(home), **DEMO, **os.environ, "DATABASE_URL": url}
+        yield {**given, **DEMO, **os.environ, "DATABASE_URL": url}
 
 
 # --- one plane a folder

@@ -6,7 +6,7 @@ Everything stops with Ctrl-C. What a killed predecessor left running is ended or
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +19,6 @@ from sqlalchemy.exc import DBAPIError
 from shared import guard, manifest
 from shared import settings as settings_module
 from shared.clock import Clock, SystemClock
-from shared.context import process_stopping
 from shared.database import Database, ending_of
 from shared.errors import ConfigurationError
 from shared.laptop import bus, home, show
@@ -34,6 +33,7 @@ from shared.manifest import Every
 from shared.redaction import describe
 from shared.schedule import MINUTE, last_slot, minute_of
 from shared.settings import Settings
+from shared.stopping import process_stopping
 from shared.strict_yaml import ManifestError
 
 _TROUBLE = (ConfigurationError, ManifestError, NotStartedError, PostgresError, PostgresMissingError)
@@ -124,9 +124,10 @@ class Plane:
         if demo:
             from shared.platform import demo as platform_demo
 
-            show.console.print("filling the demo's data, if it is not there")
-            filled = platform_demo.seed(database.engine, self._clock.now(), objects_dir=self._at / "objects")
-            show.console.print(f"{sum(filled.values())} rows of demo data")
+            filled = sum(
+                platform_demo.seed(database.engine, self._clock.now(), objects_dir=self._at / "objects").values()
+            )
+            show.console.print(f"wrote {filled} rows of demo data" if filled else "the demo's data is there already")
 
     # --- the parts
 
@@ -218,7 +219,7 @@ class Plane:
             ended.append(self._targets[job.task.run.kind].fire(job, slot, 1))
         show.console.print()
         show.outcomes(ended)
-        return int(any(one.outcome in show.FAILURES for one in ended))
+        return exit_code(ended)
 
     def _newest(self, job: Job) -> datetime:
         """The newest slot; of a trigger that ticks, the minute that is over, so that it ticks once."""
@@ -226,6 +227,11 @@ class Plane:
         if isinstance(job.trigger, Every):
             return minute_of(now) - MINUTE
         return last_slot(job.trigger, now) or minute_of(now)
+
+
+def exit_code(ended: Iterable[Attempt]) -> int:
+    """1 when a run ended badly, else 0: what is not installed, or waits for somebody, is shown and no failure."""
+    return int(any(one.outcome in show.FAILURES for one in ended))
 
 
 def _look(database: Database, settings: Settings) -> None:

@@ -91,7 +91,9 @@ class Http:
         }
         deadline = max(LEAST_DEADLINE_S, job.task.run.timeout_s)
         try:
-            answer = self._web.post(self._url_of(job.task), data=b"{}", headers=headers, timeout=deadline)
+            answer = self._web.post(
+                self._url_of(job.task), data=b"{}", headers=headers, timeout=deadline, allow_redirects=False
+            )
         except requests.Timeout:
             return Attempt(job, slot, number, None, {}, f"no answer within {deadline} s")
         except requests.ConnectionError:

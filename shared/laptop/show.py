@@ -17,7 +17,7 @@ from shared.schedule import task_next
 # Into a pipe rich would write 80 columns, which breaks addresses and counts apart.
 console = Console(width=None if sys.stdout.isatty() else 140)
 
-# `up ONCE=1` fails on these; what is not installed or waits for somebody is shown and no failure.
+# The outcomes on which `up ONCE=1` fails.
 FAILURES = {Outcome.FAILED, Outcome.PARTIAL, Outcome.RETRY, Outcome.REFUSED}
 
 
