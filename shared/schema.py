@@ -32,7 +32,7 @@ from shared.errors import Outcome
 SCHEMA = "groundskeeper"
 
 # The newest migration of the branch `groundskeeper`: code refuses a database at any other.
-VERSION = "0001"
+VERSION = "0002"
 
 metadata = MetaData(
     schema=SCHEMA,
@@ -201,6 +201,36 @@ archive_manifest = Table(
     Column("written_at", Moment, nullable=False),
     Column("expires_at", Moment, nullable=False),
     Column("destroyed_at", Moment),
+)
+
+# A partition some run is about to detach and drop. Written before it is detached, so that a run killed in between
+# leaves no table that nobody knows of; ended when it is dropped, or found attached or gone.
+detached_partition = Table(
+    "detached_partition",
+    metadata,
+    Column("note_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("run_id", Uuid, nullable=False),
+    Column("parent", Text, nullable=False),
+    Column("partition", Text, nullable=False),
+    Column("partition_oid", BigInteger, nullable=False),  # a later table of that name is not it
+    Column("noted_at", Moment, nullable=False, index=True),
+    Column("ended_at", Moment),
+)
+Index(
+    "uq_detached_partition_open",
+    detached_partition.c.partition_oid,
+    unique=True,
+    postgresql_where=detached_partition.c.ended_at.is_(None),
+)
+
+# The rows a restore brought back, by primary key: a hold that names the run covers exactly these.
+restored_row = Table(
+    "restored_row",
+    metadata,
+    Column("source", Text, primary_key=True),  # schema.table
+    Column("key", Text, primary_key=True),  # the text of row(key columns)
+    Column("run_id", Uuid, primary_key=True),
+    Column("until", Moment, nullable=False, index=True),  # the hold's end
 )
 
 pause = Table(

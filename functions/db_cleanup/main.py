@@ -1,26 +1,31 @@
 """Deletes rows older than their data class allows.
 
-The policies stand in task.yaml. It never touches bug_report, threat_report, training_run or tenant configuration,
-never a row exactly at its limit, and of threat_intelligence removes only legacy duplicates.
+The policies stand in task.yaml, or in a file of the operator's. It never touches bug_report, threat_report,
+training_run or tenant configuration, never a row exactly at its limit or under a legal hold, and of
+threat_intelligence removes only legacy duplicates.
 """
 
 from dataclasses import dataclass
 
-from shared.retention.purge import plan, purge
-from shared.retention.rules import Duplicates, Rule
+from shared.retention.pace import Limits
+from shared.retention.purge import purge
+from shared.retention.rules import Duplicates, Policy, Rule
+from shared.retention.survey import look
 from shared.task import Context, entrypoint
 
 
 @dataclass(frozen=True)
 class Params:
-    batch_rows: int
+    count_within_s: int
+    pace: Limits
     rules: tuple[Rule, ...]
     duplicates: tuple[Duplicates, ...]
 
 
 def run(ctx: Context, params: Params) -> dict[str, int]:
-    ctx.authorize(plan(ctx, params.rules, params.duplicates))
-    return purge(ctx, params.rules, params.duplicates, batch_rows=params.batch_rows)
+    survey = look(ctx, Policy(params.rules, params.duplicates), count_within_s=params.count_within_s)
+    ctx.authorize(survey.plan)
+    return purge(ctx, survey, params.pace)
 
 
 main = entrypoint(__file__, run)

@@ -1,122 +1,157 @@
-"""Delete what a policy says is past its time: in short transactions, from a plan made by the same predicates.
+"""Act on a survey: what is due goes, rule by rule; what one rule cannot do does not keep the others from theirs.
 
 Never touches a table no rule names, a row at or after the cutoff, or a row under a legal hold.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
 
-from sqlalchemy import Connection, text
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from shared.context import Context
-from shared.holds import Hold
-from shared.plans import Item, Plan
-from shared.retention.rules import Condition, Duplicates, Rule, quoted
+from shared.errors import Partial, Stopped
+from shared.redaction import sqlstate
+from shared.retention import catalogue, duplicates, held, moments, partitions, preflight
+from shared.retention.catalogue import Leaf
+from shared.retention.pace import GaveWay, Limits, Pace
+from shared.retention.partitions import Undroppable
+from shared.retention.preflight import Target, Unfit
+from shared.retention.ranges import delete_rows
+from shared.retention.survey import Survey
+
+# What the database may say about one table without anything being wrong with the others, by SQLSTATE.
+_ONE_TABLE = {
+    "23503": "rows elsewhere point at what is due",
+    "42501": "the role lacks a right: run `keeper migrate --grants`",
+    "42P01": "the table is gone",
+    "42703": "a column is gone",
+    "55P03": "a lock was not granted in time",
+    "57014": "a statement took longer than its limit, however small the batch",
+    "40P01": "a deadlock was resolved at our cost",
+    "55000": "the table is not in the state this needs",
+    "P0001": "a trigger refused",
+}
+_MEASURE_MS = 5000
 
 
-def plan(ctx: Context, rules: Sequence[Rule], duplicates: Sequence[Duplicates]) -> Plan:
-    """What `purge` would delete at the run's `now`: one item a policy, counted by the predicate it deletes by."""
-    holds = ctx.holds()
-    items = []
-    with ctx.read() as connection:
-        for rule in rules:
-            if _held(rule.table, holds):
-                items.append(Item(rule.name, 0, why="under a legal hold"))
-                continue
-            where = rule.expired(ctx.now, _accounts(holds))
-            count, oldest = connection.execute(
-                text(f"select count(*), min({quoted(rule.timestamp)}) from {quoted(rule.table)} where {where.sql}"),
-                where.binds,
-            ).one()
-            items.append(
-                Item(
-                    rule.name,
-                    count,
-                    why=rule.describe(ctx.now),
-                    oldest=oldest.isoformat() if oldest else None,
-                )
-            )
-        for policy in duplicates:
-            held = _held(policy.table, holds)
-            count = (
-                0 if held else connection.execute(text(f"select count(*) from ({policy.extra()}) surplus")).scalar_one()
-            )
-            items.append(
-                Item(
-                    policy.name,
-                    count,
-                    why="under a legal hold"
-                    if held
-                    else f"duplicates by {', '.join(policy.key)}; the first by {policy.keep} stays",
-                )
-            )
-    return Plan(
-        tuple(items),
-        notes=("no undo: data minimisation",),
-        predicates={
-            **{r.name: r.describe(ctx.now) for r in rules},
-            **{d.name: d.extra() for d in duplicates},
-        },
-    )
+def purge(ctx: Context, survey: Survey, limits: Limits) -> dict[str, int]:
+    """Delete what `survey` planned; the counts are `<rule>.deleted` and what else became of rows.
 
-
-def purge(ctx: Context, rules: Sequence[Rule], duplicates: Sequence[Duplicates], *, batch_rows: int) -> dict[str, int]:
-    """Delete what `plan` counts, at most `batch_rows` a transaction; the counts are `<policy>.deleted`.
-
-    Holds are read again before each batch. Stops at the deadline; the next run goes on where this one was.
+    Stops at the deadline, and gives way to others; the next run goes on. Raises Partial naming the rules that
+    could not be kept, Stopped where time or others' needs ended it early.
     """
-    for rule in rules:
-        ctx.count(f"{rule.name}.deleted", 0)
-        for leaf in _leaves(ctx, rule.table):
-            while not _held(rule.table, holds := ctx.holds()):
-                if not _batch(ctx, rule.name, leaf, rule.expired(ctx.now, _accounts(holds)), batch_rows):
-                    break
-    for policy in duplicates:
-        ctx.count(f"{policy.name}.deleted", 0)
-        while not _held(policy.table, ctx.holds()):
-            where = Condition(f"ctid in ({policy.extra()})", {})
-            if not _batch(ctx, policy.name, policy.table, where, batch_rows):
-                break
+    pace = Pace(ctx, limits)
+    outcome = _Outcome(list(survey.problems))
+    for name in (*(t.rule.name for t in survey.targets), *(c.policy.name for c in survey.copies)):
+        ctx.count(f"{name}.deleted", 0)
+    for rule, rows in survey.held.items():
+        ctx.count(f"{rule}.held", rows - ctx.counts.get(f"{rule}.held", 0))
+    try:
+        for target in survey.targets:
+            with outcome.of(target.rule.name):
+                _keep(ctx, target, pace, outcome)
+            _measure(ctx, target)
+        for copies in survey.copies:
+            with outcome.of(copies.policy.name):
+                duplicates.delete(ctx, copies, pace)
+    except Stopped as stopped:
+        if outcome.failed:
+            raise Partial([*outcome.failed, f"stopped: {stopped}"], {}) from stopped
+        raise
+    if outcome.failed:
+        raise Partial([*outcome.failed, *outcome.gave_way], {})
+    if outcome.gave_way:
+        raise Stopped(f"gave way; the next run goes on: {'; '.join(outcome.gave_way)}")
     return ctx.counts
 
 
-def _batch(ctx: Context, name: str, table: str, where: Condition, limit: int) -> bool:
-    """Delete up to `limit` rows in one transaction; False when none were left."""
-    with ctx.begin() as connection:
-        # Rows someone is at are skipped now and taken by the next run; the second check sees their latest version.
-        deleted = connection.execute(
-            text(
-                f"delete from {quoted(table)} where ctid = any(array(select ctid from {quoted(table)}"
-                f" where {where.sql} limit :limit for update skip locked))"
-            ),
-            {**where.binds, "limit": limit},
-        ).rowcount
-        ctx.count(f"{name}.deleted", deleted)
-    return deleted > 0
+@dataclass
+class _Outcome:
+    """What could not be done, in words: for good reasons of others (`gave_way`), or because something is wrong."""
+
+    failed: list[str]
+    gave_way: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def of(self, rule: str) -> Iterator[None]:
+        """What goes wrong inside is said of `rule`; a broken connection or a stop concerns the whole run."""
+        try:
+            yield
+        except GaveWay as waited:
+            self.gave_way.append(f"{rule}: {waited}")
+        except (Unfit, Undroppable) as unfit:
+            self.failed.append(f"{rule}: {unfit}")
+        except DBAPIError as error:
+            state = sqlstate(error)
+            if state not in _ONE_TABLE:
+                raise
+            self.failed.append(f"{rule}: {_ONE_TABLE[state]} (SQLSTATE {state})")
 
 
-def _leaves(ctx: Context, table: str) -> list[str]:
-    """The tables that hold the rows: the partitions of a partitioned table (a ctid is unique within one only)."""
+def _keep(ctx: Context, target: Target, pace: Pace, outcome: _Outcome) -> None:
+    """Do what one rule asks for: partitions that are due go whole, other rows one by one."""
+    name = target.rule.name
+    outcome.failed += [f"{name}: {left}" for left in partitions.recover(ctx, target)]
+    in_use = 0
+    for leaf, indexed in [*_undropped(ctx, target, pace, outcome), *target.leaves]:
+        in_use += delete_rows(ctx, target, leaf, indexed=indexed, pace=pace)
+    if in_use:
+        ctx.count(f"{name}.in_use", in_use)
+        ctx.log.info("left rows that others are at", rule=name, rows=in_use)
+
+
+def _undropped(ctx: Context, target: Target, pace: Pace, outcome: _Outcome) -> list[tuple[Leaf, bool]]:
+    """Drop the partitions that are due; the leaves of those that could not go whole."""
+    remaining = list(target.whole)
+    by_row = []
+    if not remaining:
+        return []
+    with partitions.outside(ctx) as detaching:
+        while remaining:
+            child = remaining[0]
+            try:
+                if not partitions.drop(ctx, target, child, pace, detaching):
+                    by_row.append(child)
+            except Undroppable as refused:
+                ctx.log.warning("a partition could not go whole", partition=child.name, why=str(refused))
+                if refused.lost:
+                    outcome.failed.append(f"{target.rule.name}: {refused}")
+                    remaining.pop(0)
+                break  # what stops one stops the others
+            remaining.pop(0)
+    oids = {child.oid for child in (*by_row, *remaining)}
     with ctx.read() as connection:
-        return _partitions(connection, table) or [table]
+        return [
+            (leaf, preflight.indexed(connection, target, leaf))
+            for leaf in catalogue.leaves(connection, target.relation.oid)
+            if leaf.branch in oids
+        ]
 
 
-def _partitions(connection: Connection, table: str) -> list[str]:
-    found = connection.execute(
-        text("""
-        select n.nspname || '.' || c.relname
-          from pg_partition_tree(cast(:table as regclass)) t
-          join pg_class c on c.oid = t.relid
-          join pg_namespace n on n.oid = c.relnamespace
-         where t.isleaf and t.level > 0
-         order by 1"""),
-        {"table": quoted(table)},
-    )
-    return list(found.scalars())
-
-
-def _held(table: str, holds: Sequence[Hold]) -> bool:
-    return any(h.account is None and h.covers_table(table) for h in holds)
-
-
-def _accounts(holds: Sequence[Hold]) -> tuple[str, ...]:
-    return tuple(sorted({h.account for h in holds if h.account is not None}))
+def _measure(ctx: Context, target: Target) -> None:
+    """Log how far behind the rule is, and how large its table: the metrics of backlog and growth."""
+    try:
+        with ctx.read(statement_timeout_ms=_MEASURE_MS) as connection:
+            state = held.now(connection, target, ctx.clock.now())
+            left = held.spared(target, state)
+            oldest = connection.execute(
+                text(f"select min({target.timestamp}) from {target.relation.name} t where {left.sql}"), left.binds
+            ).scalar()
+            now = catalogue.relation(connection, target.rule.table)
+    except DBAPIError as error:
+        if sqlstate(error) != "57014":
+            raise
+        oldest, now = None, None
+        ctx.log.info("the backlog was not measured: it takes too long", rule=target.rule.name)
+    age = moments.age(target.rule, target.kind, oldest, ctx.now)
+    if now is not None:
+        ctx.log.info(
+            "retention measured",
+            rule=target.rule.name,
+            backlog_s=int((age - timedelta(days=target.rule.keep_days)).total_seconds()) if age else 0,
+            rows=now.rows,
+            bytes=now.bytes,
+        )

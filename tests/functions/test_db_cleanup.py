@@ -20,6 +20,7 @@ from tests.conftest import NOW, ManualClock, RunTask
 
 Rows = Callable[..., list[Any]]
 Execute = Callable[..., None]
+SMALL = {"batch_rows": 10, "idle_ms": 200, "busy_ms": 4, "lag_s": 10, "long_transaction_s": 300, "patience_s": 5}
 DAY, INSTANT = timedelta(days=1), timedelta(microseconds=1)
 SLOT = of_slot(Cron("0 2 * * *"), datetime(2026, 6, 15, 2, tzinfo=UTC))
 
@@ -163,7 +164,7 @@ def test_twice_in_a_row_the_second_finds_nothing(execute: Execute, run_task: Run
 
 def test_many_batches_delete_as_one_would(execute: Execute, rows: Rows, run_task: RunTask) -> None:
     execute(AUDIT, *({"at": NOW - 31 * DAY, "account": None} for _ in range(25)), {"at": NOW, "account": None})
-    assert run_task("db_cleanup", params={"batch_rows": 10}).counts["audit_log.deleted"] == 25
+    assert run_task("db_cleanup", params={"pace": SMALL}).counts["audit_log.deleted"] == 25
     assert len(rows("select 1 from audit_log")) == 1
 
 
@@ -171,7 +172,7 @@ def test_two_at_once_delete_each_row_once(execute: Execute, rows: Rows, run_task
     execute(AUDIT, *({"at": NOW - 31 * DAY, "account": None} for _ in range(200)))
     results: list[Any] = []
     threads = [
-        threading.Thread(target=lambda: results.append(run_task("db_cleanup", params={"batch_rows": 5})))
+        threading.Thread(target=lambda: results.append(run_task("db_cleanup", params={"pace": SMALL})))
         for _ in range(2)
     ]
     for thread in threads:
