@@ -5,9 +5,11 @@ never meant to be shown are masked: passwords in URLs, bearer tokens, JSON web t
 addresses. A defect's own message is never shown at all (it may quote a row): `describe` names where it happened.
 """
 
+import json
 import re
 import traceback
 from types import TracebackType
+from urllib.parse import quote
 
 from sqlalchemy.exc import DBAPIError
 
@@ -17,20 +19,28 @@ _SHAPES = (
     (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"), "***"),
     (re.compile(r"\b(?:sk|rk|pk|whsec)_[A-Za-z0-9_]{6,}"), "***"),
     (re.compile(r"\bya29\.[A-Za-z0-9._-]+"), "***"),
-    (re.compile(r"[A-Za-z0-9._%+-]+@(?!sha256)[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+"), "<e-mail>"),
+    (re.compile(r"\bAIza[A-Za-z0-9_-]{30,}"), "***"),
+    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)", re.S), "***"),
+    # bounded, or a long word without an @ would take the square of its length
+    (re.compile(r"[A-Za-z0-9._%+-]{1,64}@(?!sha256)[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+"), "<e-mail>"),
 )
 _secrets: set[str] = set()
 
 
 def register(secret: str) -> None:
-    """Mask `secret` in everything written from now on. Shorter than 6 characters is ignored: it would mask words."""
-    if len(secret) >= 6:
-        _secrets.add(secret)
+    """Mask `secret` in everything written from now on, also as JSON or a URL writes it, and without the line end a
+    file gave it. Shorter than 6 characters is ignored: it would mask words."""
+    bare = secret.strip()
+    if len(bare) >= 6:
+        _secrets.update(
+            (bare, json.dumps(bare)[1:-1], json.dumps(bare, ensure_ascii=False)[1:-1], quote(bare, safe=""))
+        )
 
 
 def redact(text: str) -> str:
-    """`text` without anything that must not be shown."""
-    for secret in _secrets:
+    """`text` without anything that must not be shown, and without the NUL that no database column takes."""
+    text = text.replace("\0", "")
+    for secret in sorted(_secrets, key=len, reverse=True):  # one may be the beginning of another
         text = text.replace(secret, "***")
     for shape, mask in _SHAPES:
         text = shape.sub(mask, text)
