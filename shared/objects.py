@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -84,6 +85,16 @@ def at(location: str) -> Objects:
     return _Folder(Path(location))
 
 
+# Of an upload or a download held in memory, in bytes.
+_CHUNK = 8 << 20
+
+
+def _checked(name: str) -> str:
+    if not name or "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise ValueError(f"object name {name!r}: expected a relative path without . or ..")
+    return name
+
+
 def sha256(stream: IO[bytes]) -> str:
     """The SHA-256 of what is left of `stream`, as hex."""
     return hashlib.file_digest(cast(Any, stream), "sha256").hexdigest()
@@ -95,14 +106,12 @@ class _Folder:
         self.location = str(root)
 
     def _path(self, name: str) -> Path:
-        if not name or name.startswith("/") or any(part in ("", ".", "..") for part in name.split("/")):
-            raise ValueError(f"object name {name!r}: expected a relative path without . or ..")
-        return self.root / name
+        return self.root / _checked(name)
 
     def open(self, name: str) -> IO[bytes]:
         try:
             return self._path(name).open("rb")
-        except (FileNotFoundError, IsADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise Missing(f"{self.location}/{name}") from None
 
     @contextlib.contextmanager
@@ -136,8 +145,10 @@ class _Folder:
     def stat(self, name: str) -> Stat:
         try:
             found = self._path(name).stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise Missing(f"{self.location}/{name}") from None
+        if not stat.S_ISREG(found.st_mode):
+            raise Missing(f"{self.location}/{name}")
         return Stat(name, found.st_size, found.st_mtime_ns, datetime.fromtimestamp(found.st_mtime, UTC))
 
     def copy(self, name: str, to: Objects, target: str) -> Stat:
@@ -148,7 +159,10 @@ class _Folder:
     def delete(self, name: str, *, generation: int) -> None:
         if self.stat(name).generation != generation:
             raise Changed(f"{self.location}/{name}")
-        self._path(name).unlink()
+        try:
+            self._path(name).unlink()
+        except FileNotFoundError:  # somebody else's delete came between
+            raise Missing(f"{self.location}/{name}") from None
 
 
 class _Bucket:
@@ -161,32 +175,25 @@ class _Bucket:
         self._bucket = self._client.bucket(bucket)
 
     def _blob(self, name: str) -> Any:
-        return self._bucket.blob(self._prefix + name)
+        return self._bucket.blob(self._prefix + _checked(name))
 
     def open(self, name: str) -> IO[bytes]:
-        from google.api_core.exceptions import NotFound
-
-        stream = self._blob(name).open("rb")
-        try:
-            stream.peek(1)  # the first read is what finds out whether the object is there
-        except NotFound:
-            raise Missing(f"{self.location}/{name}") from None
-        return cast(IO[bytes], stream)
+        blob = self._bucket.get_blob(self._prefix + _checked(name))
+        if blob is None:
+            raise Missing(f"{self.location}/{name}")
+        # Chunks are fetched one by one: all of them from the generation that was found.
+        return cast(IO[bytes], blob.open("rb", chunk_size=_CHUNK, if_generation_match=blob.generation))
 
     @contextlib.contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
-        from google.api_core.exceptions import PreconditionFailed
-
-        writer = self._blob(name).open("wb", if_generation_match=0)
+        writer = _writer(self._blob(name))
         try:
             yield writer
-        except BaseException:
-            writer.terminate()  # close() would finish the upload and make the half object appear
-            raise
-        try:
             writer.close()
-        except PreconditionFailed:
+        except _Refused:
             raise Exists(f"{self.location}/{name}") from None
+        finally:
+            writer.abandon()
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[Stat]:
         start = self._prefix + after if after else None
@@ -206,7 +213,7 @@ class _Bucket:
         )
 
     def stat(self, name: str) -> Stat:
-        blob = self._bucket.get_blob(self._prefix + name)
+        blob = self._bucket.get_blob(self._prefix + _checked(name))
         if blob is None:
             raise Missing(f"{self.location}/{name}")
         return self._stat(blob)
@@ -238,3 +245,28 @@ class _Bucket:
             raise Missing(f"{self.location}/{name}") from None
         except PreconditionFailed:
             raise Changed(f"{self.location}/{name}") from None
+
+
+class _Refused(Exception):
+    """The service refused an upload because the name exists; not another upload's refusal inside its block."""
+
+
+def _writer(blob: Any) -> Any:
+    """A stream into `blob` that creates and never replaces: `close` makes the object appear, `abandon` does not."""
+    from google.cloud.storage.exceptions import InvalidResponse
+    from google.cloud.storage.fileio import BlobWriter
+
+    class Writer(BlobWriter):  # type: ignore[misc]
+        def _upload_chunks_from_buffer(self, num_chunks: int) -> None:
+            try:
+                super()._upload_chunks_from_buffer(num_chunks)
+            except InvalidResponse as error:
+                if error.response.status_code == 412:
+                    raise _Refused from None
+                raise
+
+        def abandon(self) -> None:
+            # Whoever collects an open stream closes it, and closing would finish the upload of what there is.
+            self._buffer.close()
+
+    return Writer(blob, chunk_size=_CHUNK, if_generation_match=0)
