@@ -2,6 +2,8 @@
 
 import base64
 import binascii
+import hashlib
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,9 +14,17 @@ from shared.clock import parse_rfc3339, rfc3339
 from shared.manifest import Cron, Every, Http, Task, Topic
 from shared.schedule import minute_of
 
+# What may stand in a ledger row and a log line as it came: no e-mail address, no control character.
+_KEY = re.compile(r"[A-Za-z0-9_.:/+=-]{1,200}")
+
 
 class BadCall(ValueError):
-    """A request that starts nothing: it names no run. The message says what was expected."""
+    """A request that starts nothing: it names no run. The message says what was expected, never what came: that may
+    be anybody's. `status` is what HTTP calls it."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -22,8 +32,8 @@ class Message:
     """A Pub/Sub message as its push envelope brought it."""
 
     message_id: str
-    data: bytes
-    attributes: Mapping[str, str]
+    data: bytes = field(repr=False)
+    attributes: Mapping[str, str] = field(repr=False)
     ordering_key: str
     published_at: datetime | None
     delivery_attempt: int | None
@@ -35,9 +45,9 @@ class Request:
 
     method: str
     path: str
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
-    body: bytes
+    query: Mapping[str, str] = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
 
 
 @dataclass
@@ -87,8 +97,11 @@ def of_message(envelope: Mapping[str, Any]) -> Call:
     if not isinstance(raw, dict):
         raise BadCall("the push envelope has no message: expected {'message': {...}, 'subscription': ...}")
     message_id = raw.get("messageId") or raw.get("message_id")
-    if not isinstance(message_id, str) or not message_id:
-        raise BadCall("the push envelope's message has no messageId")
+    if not isinstance(message_id, str) or not _KEY.fullmatch(message_id):
+        raise BadCall("the push envelope's message has no messageId of at most 200 letters, digits and signs")
+    attributes = raw.get("attributes") or {}
+    if not isinstance(attributes, dict) or not all(isinstance(v, str) for v in attributes.values()):
+        raise BadCall("the push envelope's attributes are not a mapping of text to text")
     try:
         data = base64.b64decode(raw.get("data") or "", validate=True)
     except (binascii.Error, ValueError, TypeError) as error:
@@ -106,23 +119,37 @@ def of_message(envelope: Mapping[str, Any]) -> Call:
         message=Message(
             message_id,
             data,
-            dict(raw.get("attributes") or {}),
-            raw.get("orderingKey") or "",
+            attributes,
+            str(raw.get("orderingKey") or raw.get("ordering_key") or ""),
             moment,
-            envelope.get("deliveryAttempt"),
+            attempt if isinstance(attempt := envelope.get("deliveryAttempt"), int) else None,
         ),
     )
 
 
-def of_request(request: Request) -> Call:
-    """The call of an endpoint's request; its run key is the Idempotency-Key header, else one of its own."""
+def of_request(request: Request, endpoint: Http) -> Call:
+    """The call of an endpoint's request. Raises BadCall.
+
+    The run key is the Idempotency-Key header, else one of its own. Where strangers can call, the key is bound to who
+    sent it (as a digest), so that nobody can use up or read another's; a body's own event id is not believed
+    before the task has checked its signature.
+    """
     key = request.headers.get("idempotency-key")
-    return Call(trigger="http", run_key=key[:200] if key else str(uuid.uuid4()), actor="http", request=request)
+    if key is None or endpoint.auth == "stripe":
+        run_key = str(uuid.uuid4())
+    elif not _KEY.fullmatch(key):
+        raise BadCall("Idempotency-Key: expected 1 to 200 letters, digits and signs: use a UUID")
+    elif endpoint.auth == "service":
+        run_key = key
+    else:
+        sender = request.headers.get("authorization", "")
+        run_key = hashlib.sha256(f"{sender}\n{key}".encode()).hexdigest()[:32]
+    return Call(trigger="http", run_key=run_key, actor="http", request=request)
 
 
-def by_hand(request_id: uuid.UUID) -> Call:
+def by_hand(request_id: uuid.UUID, *, shard: int = 0) -> Call:
     """The call of a run request; the rest is read from its row when the run opens."""
-    return Call(trigger="hand", run_key=str(request_id), actor="")
+    return Call(trigger="hand", run_key=str(request_id), actor="", shard=shard)
 
 
 def parse(task: Task, request: Request, document: Any) -> Call:
@@ -132,20 +159,22 @@ def parse(task: Task, request: Request, document: Any) -> Call:
     if schedule is not None and timed is not None:
         try:
             return of_slot(timed, parse_rfc3339(schedule))
-        except ValueError as error:
-            raise BadCall(f"X-CloudScheduler-ScheduleTime: {error}") from None
+        except ValueError:
+            raise BadCall("X-CloudScheduler-ScheduleTime: expected RFC 3339 like 2026-01-01T02:00:00Z") from None
     if isinstance(document, dict) and set(document) == {"run_request"}:
         try:
             return by_hand(uuid.UUID(str(document["run_request"])))
         except ValueError:
-            raise BadCall(f"run_request: expected a UUID, got {document['run_request']!r}") from None
+            raise BadCall("run_request: expected a UUID") from None
     if isinstance(document, dict) and "message" in document and any(isinstance(t, Topic) for t in task.triggers):
         return of_message(document)
-    endpoint = next((t for t in task.triggers if isinstance(t, Http)), None)
-    if endpoint is not None:
-        if request.method not in endpoint.methods:
-            raise BadCall(f"method {request.method} is not one of {', '.join(endpoint.methods)}")
-        return of_request(request)
+    endpoints = [t for t in task.triggers if isinstance(t, Http)]
+    if endpoints:
+        endpoint = next((t for t in endpoints if request.method in t.methods), None)
+        if endpoint is None:
+            methods = sorted({m for t in endpoints for m in t.methods})
+            raise BadCall(f"the method is not one of {', '.join(methods)}", 405)
+        return of_request(request, endpoint)
     raise BadCall(
         f"nothing here starts {task.name}: expected Cloud Scheduler's header "
         "X-CloudScheduler-ScheduleTime, a Pub/Sub push envelope or {'run_request': id}; "

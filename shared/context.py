@@ -4,6 +4,7 @@
 carries the run's counts, so that what the ledger says and what was done stand or fall together.
 """
 
+import json
 import random
 import threading
 import uuid
@@ -14,18 +15,16 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from shared import holds, ledger, objects, outbox, pauses, plans, secrets
+from shared import audit, holds, ledger, objects, outbox, pauses, plans, secrets
 from shared.call import Call, Message, Reply, Request
 from shared.clock import Clock
 from shared.database import Database
-from shared.errors import Refused, Stopped
+from shared.errors import Refused, Stopped, flat_counts
 from shared.logs import Log, log
 from shared.manifest import Task
 from shared.schema import verified_backup
 from shared.settings import Settings
-
-# Set by SIGTERM and by the laptop's plane: every run in this process stops at its next transaction.
-process_stopping = threading.Event()
+from shared.stopping import process_stopping
 
 
 class Planned(Exception):
@@ -87,7 +86,8 @@ class Context:
         self._code_version = code_version
         self._starter = starter
         self._authorized = False
-        self._ticked: datetime | None = None
+        self._secrets: secrets.Secrets | None = None
+        self._ticked = False
 
     # --- time and stopping
 
@@ -117,18 +117,15 @@ class Context:
         """
         step, slot = self._call.tick_s, self._call.scheduled_for
         now = self.clock.now()
-        if self._ticked is None:
-            self._ticked = now
-            return not self.stopping
-        if step is None or slot is None:
-            return False
-        elapsed = (now - slot).total_seconds()
-        due = slot + timedelta(seconds=step * (int(elapsed // step) + 1))
+        first, self._ticked = not self._ticked, True
+        if step is None or slot is None or (first and now >= slot):
+            return first and not self.stopping
+        # Scheduler's clock may be a little ahead of ours: then the first tick is still to come, at the slot itself.
+        due = slot + timedelta(seconds=step * (int((now - slot).total_seconds() // step) + 1))
         if due >= slot + timedelta(minutes=1):
             return False
         while (wait := (due - self.clock.now()).total_seconds()) > 0 and not self.stopping:
             self.clock.sleep(min(wait, 0.5))
-        self._ticked = due
         return not self.stopping
 
     # --- the database
@@ -139,7 +136,11 @@ class Context:
 
     @contextmanager
     def begin(self, *, lock_timeout_ms: int = 2000, statement_timeout_ms: int = 60_000) -> Iterator[Connection]:
-        """A transaction to write in. Raises Stopped (deadline, SIGTERM, pause), LeaseLost, or ends a planning run."""
+        """A transaction to write in. Raises Stopped (deadline, SIGTERM, pause), LeaseLost, or ends a planning run.
+
+        Inside it a destructive task's `holds.in_force(connection, now)` is exact: a hold that is being placed waits
+        for this transaction to end, and every later one sees it.
+        """
         self.check()
         if self.planning:
             raise Planned(self.proposal.plan if self.proposal else None)
@@ -148,14 +149,22 @@ class Context:
         with self._guarded(lock_timeout_ms, statement_timeout_ms) as connection:
             yield connection
 
+    def _limited(self, timeout_ms: int) -> int:
+        """`timeout_ms`, or what is left of the run if that is less: no statement outlives the deadline."""
+        return max(1, min(timeout_ms, int(self.time_left() * 1000)))
+
     @contextmanager
     def _guarded(self, lock_timeout_ms: int = 2000, statement_timeout_ms: int = 60_000) -> Iterator[Connection]:
         before = dict(self.counts)
         try:
             with self._database.transaction(
-                lock_timeout_ms=lock_timeout_ms, name=self._name, statement_timeout_ms=statement_timeout_ms
+                lock_timeout_ms=lock_timeout_ms,
+                name=self._name,
+                statement_timeout_ms=self._limited(statement_timeout_ms),
             ) as connection:
                 ledger.check_fence(connection, self._opened.fence)
+                if self.task.destructive:
+                    holds.keep_out(connection)
                 if stops := pauses.in_force(connection, self.clock.now(), self.task.name):
                     raise Stopped(f"paused by {stops[0].paused_by}: {stops[0].reason}")
                 yield connection
@@ -169,7 +178,7 @@ class Context:
     def read(self, *, statement_timeout_ms: int = 60_000) -> Iterator[Connection]:
         """A transaction that can only read."""
         with self._database.transaction(
-            read_only=True, name=self._name, statement_timeout_ms=statement_timeout_ms
+            read_only=True, name=self._name, statement_timeout_ms=self._limited(statement_timeout_ms)
         ) as connection:
             yield connection
 
@@ -179,13 +188,13 @@ class Context:
         with self.begin():
             pass
         with self._database.autocommit(
-            lock_timeout_ms=lock_timeout_ms, statement_timeout_ms=statement_timeout_ms
+            lock_timeout_ms=lock_timeout_ms, statement_timeout_ms=self._limited(statement_timeout_ms), name=self._name
         ) as connection:
             yield connection
 
     def count(self, name: str, by: int = 1) -> None:
         """Add to the run's counts; written with the transaction under way, or with the next one."""
-        self.counts[name] = self.counts.get(name, 0) + by
+        self.counts = flat_counts({**self.counts, name: self.counts.get(name, 0) + by})
 
     def progress(self, done: int, total: int | None) -> None:
         """Say how far the run is, in items; shown with its next heartbeat."""
@@ -260,21 +269,31 @@ class Context:
 
     def _backup_gate(self) -> None:
         gate = self._settings.backup_gate
-        if gate is None or not self.task.destructive:
-            return
-        if self._call.break_glass:
-            self.log.warning("backup gate broken by hand", actor=self.actor, why=self._call.why)
+        if gate is None:
             return
         with self.read() as connection:
             newest = connection.execute(
                 select(func.max(verified_backup.c.taken_at)).where(verified_backup.c.verified_at <= self.clock.now())
             ).scalar_one()
-        if newest is None or self.clock.now() - newest > gate:
-            age = "none is known" if newest is None else f"the newest is of {newest.isoformat()}"
+        if newest is not None and self.clock.now() - newest <= gate:
+            return
+        age = "none is known" if newest is None else f"the newest is of {newest.isoformat()}"
+        if not self._call.break_glass:
             raise Refused(
                 f"no verified backup younger than {gate.total_seconds() / 3600:.0f} hours ({age}): run "
                 "backup_database and verify_backup, or break the glass with a reason"
             )
+        with self._guarded() as connection:
+            audit.record(
+                connection,
+                actor=self.actor,
+                action="break_glass",
+                subject=self.task.name,
+                why=self._call.why,
+                now=self.clock.now(),
+                details={"run_id": str(self.run_id), "backup": age},
+            )
+        self.log.warning("backup gate broken by hand", backup=age)
 
     def holds(self) -> list[holds.Hold]:
         """The legal holds in force now; read again before each batch, since one may be placed meanwhile."""
@@ -295,7 +314,8 @@ class Context:
         """The secret's value. Raises Unavailable when it has none, RuntimeError when task.yaml does not name it."""
         if name not in self.task.secrets:
             raise RuntimeError(f"{self.task.name} reads secret {name!r} but its task.yaml does not name it")
-        return secrets.store(self._settings).get(name, version)
+        self._secrets = self._secrets or secrets.store(self._settings)
+        return self._secrets.get(name, version)
 
     def publish(
         self,
@@ -308,7 +328,12 @@ class Context:
         ordering_key: str | None = None,
         event_id: uuid.UUID | None = None,
     ) -> uuid.UUID:
-        """Publish an event with the caller's transaction; outbox_relay sends it. The event's id."""
+        """Publish an event with the caller's transaction; outbox_relay sends it. The event's id.
+
+        Raises RuntimeError when task.yaml does not name the topic.
+        """
+        if topic not in self.task.publishes:
+            raise RuntimeError(f"{self.task.name} publishes to {topic!r} but its task.yaml does not name it")
         return outbox.publish(
             connection,
             topic=topic,
@@ -321,12 +346,23 @@ class Context:
         )
 
     def start(self, task: str, reason: str, *, params: Mapping[str, Any] | None = None) -> uuid.UUID:
-        """Start another task as a run of its own, with its own lease and row; the request's id."""
+        """Start another task as a run of its own, with its own lease and row; the request's id.
+
+        The same task for the same reason with the same parameters is one request of this run: an attempt that goes
+        on after a kill does not start it a second time.
+        """
         if task not in self.task.starts:
             raise RuntimeError(f"{self.task.name} starts {task!r} but its task.yaml does not name it under starts")
+        asked = json.dumps([task, reason, params], sort_keys=True, default=str)
         with self.begin() as connection:
             request_id = plans.request_run(
-                connection, task=task, actor=self.task.name, why=reason, params=params, now=self.clock.now()
+                connection,
+                task=task,
+                actor=self.task.name,
+                why=reason,
+                params=params,
+                now=self.clock.now(),
+                request_id=uuid.uuid5(self.run_id, asked),
             )
         self._starter(task, request_id)
         return request_id

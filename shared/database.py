@@ -4,12 +4,13 @@ Settings are SET LOCAL only, so nothing leaks into the next user of a connection
 outside a transaction (VACUUM, DETACH PARTITION CONCURRENTLY) a dedicated connection starts with them.
 """
 
+import re
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.pool import NullPool, QueuePool
 
@@ -21,9 +22,14 @@ from shared.settings import Settings
 # https://cloud.google.com/sql/docs/postgres/iam-authentication
 _IAM_SCOPE = "https://www.googleapis.com/auth/sqlservice.login"
 
-# An unreachable address must not hold a run; an answer may take as long as the longest statement timeout.
+# An unreachable address must not hold a run. A server that is there answers within the statement timeout; one that
+# has not after this much more is gone, and the run and its heartbeat must notice.
 _CONNECT_TIMEOUT_S = 10
-_ANSWER_TIMEOUT_S = 3600
+_GRACE_S = 15
+_ANSWER_TIMEOUT_S = 3600  # for whoever uses a connection without a statement timeout: migrations
+
+# What sets a transaction-mode pooler apart is looked for this often, since its other clients may hide it once.
+_POOLER_LOOKS = 3
 
 
 def url_of(text_url: str) -> URL:
@@ -50,7 +56,13 @@ def _connect_args(url: URL, settings: Settings) -> tuple[URL, dict[str, Any]]:
     mode = query.pop("sslmode", None)
     query.pop("iam", None)
     if ca_file or settings.database_ca:
-        context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None, cadata=settings.database_ca)
+        try:
+            context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None, cadata=settings.database_ca)
+        except (OSError, ValueError):  # ssl.SSLError is an OSError
+            raise ConfigurationError(
+                "DATABASE_CA, or sslrootcert in DATABASE_URL, holds no certificate in PEM form: give the instance's "
+                "server CA"
+            ) from None
         # An instance's own certificate authority signs that one instance; its name is not the private address.
         context.check_hostname = False  # nosemgrep: unverified-tls
         args["ssl_context"] = context
@@ -83,12 +95,15 @@ class Database:
             poolclass=QueuePool, pool_size=pool_size, max_overflow=0, pool_timeout=30, pool_pre_ping=True
         )
 
-    def _open(self, *, startup: dict[str, str] | None = None, **options: Any) -> Engine:
-        arguments = {**self._args, "application_name": self.application[:63], "startup_params": startup}
-        engine = create_engine(self.url, connect_args=arguments, **options)
-        event.listen(engine, "connect", _allow_long_answers)
+    def _open(self, *, startup: dict[str, str] | None = None, name: str | None = None, **options: Any) -> Engine:
+        shown = _shown_name(name or self.application)
+        arguments = {**self._args, "application_name": shown, "startup_params": startup}
+        # Without hide_parameters a traceback somebody prints would show the values of rows.
+        engine = create_engine(self.url, connect_args=arguments, hide_parameters=True, **options)
         if self._iam:
             _use_access_token(engine)
+        event.listen(engine, "do_connect", _connect)
+        event.listen(engine, "checkout", _allow_long_answers)
         return engine
 
     @contextmanager
@@ -102,70 +117,116 @@ class Database:
     ) -> Iterator[Connection]:
         """A transaction: committed at the end, rolled back on an exception. `name` is shown to the server."""
         with self.engine.begin() as connection:
-            connection.execute(
-                _MANNERS,
-                {
-                    "lock": f"{lock_timeout_ms}ms",
-                    "statement": f"{statement_timeout_ms}ms",
-                    "name": (name or self.application)[:63],
-                    "read_only": read_only,
-                },
+            _answer_within(connection, statement_timeout_ms)
+            # One statement and no binds: one round trip at the start of each transaction, and it ends with it.
+            connection.exec_driver_sql(
+                f"{_MANNERS}; set local lock_timeout = {int(lock_timeout_ms)};"
+                f" set local statement_timeout = {int(statement_timeout_ms)};"
+                f" set local application_name = '{_shown_name(name or self.application)}'"
+                + ("; set transaction read only" if read_only else "")
             )
             yield connection
 
     @contextmanager
-    def autocommit(self, *, lock_timeout_ms: int = 2000, statement_timeout_ms: int = 600_000) -> Iterator[Connection]:
+    def autocommit(
+        self, *, lock_timeout_ms: int = 2000, statement_timeout_ms: int = 600_000, name: str | None = None
+    ) -> Iterator[Connection]:
         """A connection of its own outside any transaction, its settings given at its start and gone with it."""
         options = (
-            f"-c row_security=off -c lock_timeout={lock_timeout_ms}ms -c TimeZone=UTC"
-            f" -c statement_timeout={statement_timeout_ms}ms"
+            f"-c row_security=off -c TimeZone=UTC -c lock_timeout={int(lock_timeout_ms)}"
+            f" -c statement_timeout={int(statement_timeout_ms)}"
         )
-        engine = self._open(startup={"options": options}, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        engine = self._open(
+            startup={"options": options},
+            name=name,
+            poolclass=NullPool,
+            isolation_level="AUTOCOMMIT",
+        )
         with engine.connect() as connection:
+            _answer_within(connection, statement_timeout_ms)
             yield connection
 
     def pooled_by_transaction(self) -> bool:
-        """Whether a transaction-mode pooler stands between: two open connections then share a server process.
+        """Whether a transaction-mode pooler stands between: it gives a connection another server process for each
+        transaction, and one process to several connections.
 
         A direct connection's process id is the one sent with its cancel key, so nothing more is asked there.
         """
         with self.engine.connect() as first:
-            pid = first.execute(text("select pg_backend_pid()")).scalar_one()
+            pid = _server_process(first)
             key = first.connection.dbapi_connection._backend_key_data  # type: ignore[union-attr]
-            first.rollback()
             if key and int.from_bytes(key[:4], "big") == pid:
                 return False
             with self.engine.connect() as second:
-                return bool(second.execute(text("select pg_backend_pid()")).scalar_one() == pid)
+                for _ in range(_POOLER_LOOKS):
+                    first.rollback()
+                    other = _server_process(second)  # in a transaction now, so that `first` cannot get this one
+                    if other == pid or _server_process(first) != pid:
+                        return True
+                    second.rollback()
+        return False
 
     def close(self) -> None:
         """Close the pooled connections."""
         self.engine.dispose()
 
 
-# One round trip at the start of each transaction; all of it ends with the transaction.
-_MANNERS = text(
-    "select set_config('row_security', 'off', true), set_config('lock_timeout', :lock, true),"
-    " set_config('statement_timeout', :statement, true), set_config('application_name', :name, true),"
-    " set_config('timezone', 'UTC', true), set_config('transaction_read_only',"
-    " case when :read_only then 'on' else current_setting('transaction_read_only') end, true)"
-)
+# With row-level security a DELETE silently removes nothing; off makes it an error.
+_MANNERS = "set local row_security = off; set local timezone = 'UTC'"
 
 
-def _allow_long_answers(connection: Any, _record: Any) -> None:
+def _shown_name(name: str) -> str:
+    """`name` as an application name: what the server would not take as it is becomes a question mark."""
+    return re.sub(r"[^A-Za-z0-9_./ -]", "?", name)[:63]
+
+
+def _server_process(connection: Connection) -> int:
+    return int(connection.execute(text("select pg_backend_pid()")).scalar_one())
+
+
+def _allow_long_answers(connection: Any, _record: object, _proxy: object) -> None:
     connection._usock.settimeout(_ANSWER_TIMEOUT_S)  # pg8000 has one timeout for connecting and for answers
+
+
+def _answer_within(connection: Connection, statement_timeout_ms: int) -> None:
+    connection.connection.dbapi_connection._usock.settimeout(  # type: ignore[union-attr]
+        statement_timeout_ms / 1000 + _GRACE_S
+    )
+
+
+def _connect(dialect: Dialect, _record: object, args: Any, parameters: dict[str, Any]) -> Any:
+    """Connect, with what pg8000 lets through as it is turned into our words."""
+    try:
+        return dialect.connect(*args, **parameters)
+    except ssl.SSLError as error:
+        raise ConfigurationError(
+            "the database's certificate cannot be verified: set DATABASE_CA (or sslrootcert in DATABASE_URL) to the "
+            f"instance's server CA ({getattr(error, 'verify_message', None) or error.reason})"
+        ) from None
+    except OSError:
+        raise Retry("the connection to the database broke while it was being made") from None
 
 
 def _use_access_token(engine: Engine) -> None:
     import google.auth
+    import google.auth.exceptions
     import google.auth.transport.requests
 
-    credentials, _ = google.auth.default(scopes=[_IAM_SCOPE])
+    try:
+        credentials, _ = google.auth.default(scopes=[_IAM_SCOPE])
+    except google.auth.exceptions.DefaultCredentialsError:
+        raise ConfigurationError(
+            "DATABASE_URL says iam=1 but there are no Google credentials here: use `gcloud auth application-default "
+            "login`, or a URL with a password"
+        ) from None
 
     @event.listens_for(engine, "do_connect")
     def with_token(_dialect: Any, _record: Any, _args: Any, parameters: dict[str, Any]) -> None:
         if not credentials.valid:  # checked by the server at connect only, so a fresh one a connection suffices
-            credentials.refresh(google.auth.transport.requests.Request())  # type: ignore[no-untyped-call]
+            try:
+                credentials.refresh(google.auth.transport.requests.Request())  # type: ignore[no-untyped-call]
+            except google.auth.exceptions.GoogleAuthError:
+                raise Retry("Google gave no access token for the database: is the metadata server there?") from None
         register(str(credentials.token))
         parameters["password"] = credentials.token
 

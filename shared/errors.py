@@ -4,7 +4,7 @@ A task raises `Refused`, `Retry`, `Unavailable` or `Partial`; anything else it r
 table of outcomes with their HTTP statuses and exit codes is `OUTCOMES`, the single copy in the product.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -51,6 +51,14 @@ OUTCOMES: dict[Outcome, Meaning] = {
 }
 
 
+def flat_counts(counts: Mapping[str, int]) -> dict[str, int]:
+    """`counts` if a ledger row can hold them. Raises TypeError: a task that returns anything else has a defect."""
+    for name, count in counts.items():
+        if not isinstance(name, str) or not isinstance(count, int) or isinstance(count, bool):
+            raise TypeError(f"counts are whole numbers by name, got {type(count).__name__} for one of them")
+    return dict(counts)
+
+
 class Ending(Exception):
     """Base of everything that ends a run in words. The message goes to the ledger: no secret, no personal data."""
 
@@ -82,16 +90,17 @@ class Waiting(Ending):
 
 
 class Partial(Ending):
-    """Some items failed, the others are done. `failed` names them; `counts` says what was achieved."""
+    """Some items failed, the others are done. `failed` names them (by key, never by content); `counts` says what was
+    achieved."""
 
     outcome = Outcome.PARTIAL
 
-    def __init__(self, failed: Sequence[str], counts: dict[str, int]) -> None:
+    def __init__(self, failed: Sequence[str], counts: Mapping[str, int]) -> None:
         shown = "; ".join(failed[:5])
         more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
         super().__init__(f"{len(failed)} failed: {shown}{more}")
         self.failed = tuple(failed)
-        self.counts = counts
+        self.counts = flat_counts(counts)
 
 
 class Stopped(Ending):

@@ -4,7 +4,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import Connection, insert, or_, select, text, update
 
 from shared import audit
 from shared.errors import Refused
@@ -30,6 +30,15 @@ class Hold:
     def covers_table(self, table: str) -> bool:
         """Whether rows of `table` may be held: all of them, or those of one account."""
         return self.table in (None, table)
+
+
+# The key of an advisory lock that deleters' transactions share and a hold being placed takes alone.
+_LOCK = 0x686F6C64
+
+
+def keep_out(connection: Connection) -> None:
+    """Let no hold be placed until this transaction ends: what it deletes by the holds it reads is not held yet."""
+    connection.execute(text(f"select pg_advisory_xact_lock_shared({_LOCK})"))
 
 
 def in_force(connection: Connection, now: datetime) -> list[Hold]:
@@ -65,12 +74,17 @@ def add(
     run_id: uuid.UUID | None = None,
     expires_at: datetime | None = None,
 ) -> uuid.UUID:
-    """Place a hold; its id. Raises Refused for one that would end before it begins or gives no reason."""
+    """Place a hold; its id. Raises Refused for one that would end before it begins or gives no reason.
+
+    Deleting transactions under way are waited for, as long as the connection's lock timeout; once the hold is
+    committed nothing it covers goes.
+    """
     if not reason.strip():
         raise Refused("a hold needs a reason: say which case or duty it is for")
     if expires_at is not None and expires_at <= now:
         raise Refused(f"a hold until {expires_at.isoformat()} is over already: give a later moment or none")
     hold_id = uuid.uuid4()
+    connection.execute(text(f"select pg_advisory_xact_lock({_LOCK})"))
     connection.execute(
         insert(legal_hold).values(
             hold_id=hold_id,

@@ -4,7 +4,8 @@ An attempt holds the lease of its scope while `ended_at` is null; a partial uniq
 It proves itself alive by `heartbeat_at` (the database's clock: the only use of it). One whose heartbeat is older
 than its lease is taken over: its attempt is ended and a new one, with a higher fence, begins. Whoever writes
 takes `for key share` on its attempt in the same transaction: a taken-over attempt finds none and stops; a take-over
-waits for a transaction under way. (A heartbeat changes no key column, so it never waits for either.)
+or a cancellation waits for a transaction under way. (A heartbeat changes no key column, so it never waits for
+either; who only asks whether the lease is held takes no lock, so a start never waits for a run at work.)
 """
 
 import json
@@ -15,6 +16,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
+from shared import audit
 from shared.errors import OUTCOMES, LeaseLost, Outcome
 
 LEASE_S = 60
@@ -38,12 +40,14 @@ class Key:
 
 @dataclass(frozen=True)
 class Opened:
-    """The lease is ours: work may begin. `counts` is what earlier attempts of this run achieved."""
+    """The lease is ours: work may begin. `counts` is what earlier attempts of this run achieved, `started_at` when
+    its first one began."""
 
     run_id: uuid.UUID
     fence: int
     attempt: int
     counts: dict[str, int]
+    started_at: datetime
     took_over: uuid.UUID | None
 
 
@@ -83,9 +87,17 @@ _LOCK_RUN = text("""
        for update""")
 
 _LIVE = text("""
-    select fence, run_id, heartbeat_at < clock_timestamp() - make_interval(secs => lease_s) as stale
+    select a.fence, a.run_id, r.run_key,
+           a.heartbeat_at < clock_timestamp() - make_interval(secs => a.lease_s) as stale
+      from groundskeeper.task_attempt a
+      join groundskeeper.task_run r on r.run_id = a.run_id
+     where a.scope = :scope and a.ended_at is null""")
+
+_LOCK_STALE = text("""
+    select fence
       from groundskeeper.task_attempt
-     where scope = :scope and ended_at is null
+     where fence = :fence and ended_at is null
+       and heartbeat_at < clock_timestamp() - make_interval(secs => lease_s)
        for update""")
 
 _END_ATTEMPT = text("""
@@ -161,7 +173,8 @@ def open_run(connection: Connection, key: Key, *, now: datetime) -> Opened | Hel
             run.finished_at,
         )
     live = connection.execute(_LIVE, {"scope": key.scope}).first()
-    if live and not live.stale:
+    # Only a silent attempt is waited for: its last transaction may be under way still, and may bring it back.
+    if live and not (live.stale and connection.execute(_LOCK_STALE, {"fence": live.fence}).first()):
         return Held(run.run_id, live.run_id, fresh)
     if live:
         connection.execute(_END_ATTEMPT, {"fence": live.fence})
@@ -174,7 +187,15 @@ def open_run(connection: Connection, key: Key, *, now: datetime) -> Opened | Hel
         holder = connection.execute(_LIVE, {"scope": key.scope}).first()
         return Held(run.run_id, holder.run_id if holder else run.run_id, fresh)
     connection.execute(_REOPEN_RUN, {"run_id": run.run_id, "code_version": key.code_version})
-    return Opened(run.run_id, attempt.fence, attempt.attempt, dict(run.counts), live.run_id if live else None)
+    return Opened(
+        run.run_id, attempt.fence, attempt.attempt, dict(run.counts), run.started_at, live.run_id if live else None
+    )
+
+
+def holder(connection: Connection, scope: str) -> str | None:
+    """The run key of the run at work on `scope`, or None when its lease is free or may be taken over."""
+    live = connection.execute(_LIVE, {"scope": scope}).first()
+    return str(live.run_key) if live and not live.stale else None
 
 
 def give_way(connection: Connection, held: Held, *, message: bool, now: datetime) -> None:
@@ -242,21 +263,36 @@ def finish(
 
 
 def cancel(connection: Connection, run_id: uuid.UUID, *, by: str, now: datetime) -> bool:
-    """Take a running run's lease away: it notices at its next transaction. False: not running."""
-    done = connection.execute(
+    """Take a running run's lease away: once this is committed it writes nothing more. False: not running.
+
+    A transaction of the run that is under way is waited for, as long as the connection's lock timeout. A request
+    by hand does not come again.
+    """
+    attempts = connection.execute(
         text("""
-        update groundskeeper.task_attempt set ended_at = clock_timestamp()
-         where run_id = :run_id and ended_at is null"""),
+        select fence from groundskeeper.task_attempt
+         where run_id = :run_id and ended_at is null
+           for update"""),
         {"run_id": run_id},
-    ).rowcount
-    connection.execute(
+    ).all()
+    for attempt in attempts:
+        connection.execute(_END_ATTEMPT, {"fence": attempt.fence})
+    run = connection.execute(
         text("""
         update groundskeeper.task_run
-           set outcome = 'stopped', finished_at = :now, error = 'cancelled by ' || cast(:by as text)
-         where run_id = :run_id and outcome is null"""),
-        {"run_id": run_id, "by": by, "now": now},
-    )
-    return bool(done)
+           set outcome = 'stopped', finished_at = :now, error = 'cancelled: the operators'' audit says by whom'
+         where run_id = :run_id and outcome is null
+     returning run_key, trigger"""),
+        {"run_id": run_id, "now": now},
+    ).first()
+    if run is not None and run.trigger == "hand":
+        connection.execute(
+            text("update groundskeeper.run_request set cancelled_at = :now where request_id = cast(:key as uuid)"),
+            {"key": run.run_key, "now": now},
+        )
+    if run is not None:
+        audit.record(connection, actor=by, action="cancel", subject=str(run_id), why=None, now=now)
+    return run is not None
 
 
 def _json(counts: Mapping[str, int]) -> str:

@@ -12,16 +12,19 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import Connection, Text, and_, cast, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
 
 from shared import audit
 from shared.clock import rfc3339
 from shared.errors import Refused
-from shared.schema import approval, run_request
+from shared.schema import approval, run_request, task_run
 from shared.schema import plan as plan_table
 
 APPROVAL_LIFETIME = timedelta(hours=24)
+
+# A job starts within minutes of being asked. What still waits after this was never started, and nobody expects it.
+REQUEST_LIFETIME = timedelta(hours=1)
 
 
 @dataclass(frozen=True, order=True)
@@ -154,7 +157,7 @@ def store(connection: Connection, proposal: Proposal, *, run_id: uuid.UUID, now:
     """Keep the proposal's plan under its hash, which is returned; the same intention again changes nothing."""
     plan_hash = proposal.hash()
     connection.execute(
-        upsert(plan_table)
+        insert(plan_table)
         .values(
             plan_hash=plan_hash,
             task=proposal.task,
@@ -190,7 +193,7 @@ def ask(connection: Connection, *, task: str, plan_hash: str, by: str, reason: s
     )
     approval_id = uuid.uuid4()
     connection.execute(
-        upsert(approval)
+        insert(approval)
         .values(
             approval_id=approval_id,
             task=task,
@@ -229,7 +232,10 @@ def decide(
     operators: Sequence[str],
 ) -> Approval:
     """Approve or reject; the approval as decided. Raises Refused when it is not there, decided, expired, or when
-    the requester decides although there is another operator."""
+    the requester approves although there is another operator, or when who decides is not on the list of operators
+    (an empty list is a laptop's: there anyone is one)."""
+    if operators and by not in operators:
+        raise Refused("who decides is not on the list of operators (KEEPER_OPERATORS)")
     row = connection.execute(
         select(*_APPROVAL).where(approval.c.approval_id == approval_id).with_for_update()
     ).one_or_none()
@@ -242,7 +248,7 @@ def decide(
         raise Refused(
             f"approval {approval_id} expired at {rfc3339(found.expires_at)}: run the task again for a new one"
         )
-    if approve and found.requested_by == by and len(operators) > 1:
+    if approve and found.requested_by == by and len(set(operators)) > 1:
         raise Refused(f"approval {approval_id} was asked for by {by}: another operator must approve it")
     decision = "approved" if approve else "rejected"
     connection.execute(
@@ -296,11 +302,18 @@ def request_run(
     planning: bool = False,
     plan_hash: str | None = None,
     break_glass: bool = False,
+    request_id: uuid.UUID | None = None,
 ) -> uuid.UUID:
-    """Ask for a run by hand (an operator, an approval, another task); the request's id is the run key."""
-    request_id = uuid.uuid4()
+    """Ask for a run; the request's id. With a `request_id` that is there already nothing is asked twice.
+
+    Raises Refused where the glass is to be broken without a reason.
+    """
+    if break_glass and not why.strip():
+        raise Refused("breaking the glass needs a reason: the audit asks for it")
+    request_id = request_id or uuid.uuid4()
     connection.execute(
-        insert(run_request).values(
+        insert(run_request)
+        .values(
             request_id=request_id,
             task=task,
             actor=actor,
@@ -311,5 +324,30 @@ def request_run(
             break_glass=break_glass,
             requested_at=now,
         )
+        .on_conflict_do_nothing()
     )
     return request_id
+
+
+def waiting(connection: Connection, task: str, *, shard: int, now: datetime) -> uuid.UUID | None:
+    """The oldest request that this index of a job has not run: every index runs it, and one that was killed on the
+    way is found again."""
+    run = and_(
+        task_run.c.task == task,
+        task_run.c.run_key == cast(run_request.c.request_id, Text),
+        task_run.c.shard == shard,
+    )
+    found: uuid.UUID | None = connection.execute(
+        select(run_request.c.request_id)
+        .outerjoin(task_run, run)
+        .where(
+            run_request.c.task == task,
+            run_request.c.cancelled_at.is_(None),
+            run_request.c.requested_at > now - REQUEST_LIFETIME,
+            # one that could not start or end yet is tried again by the execution's next try
+            or_(task_run.c.run_id.is_(None), task_run.c.outcome.is_(None), task_run.c.outcome == "retry"),
+        )
+        .order_by(run_request.c.requested_at)
+        .limit(1)
+    ).scalar()
+    return found

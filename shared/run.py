@@ -8,23 +8,33 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, select
 
 from shared import ledger, logs, pauses, plans
-from shared.call import BadCall, Call
+from shared.call import Call
 from shared.clock import Clock, rfc3339
 from shared.context import Context, Planned
-from shared.database import Database, ending_of
-from shared.errors import OUTCOMES, ConfigurationError, Ending, LeaseLost, Outcome, Partial, Refused, Stopped
+from shared.database import Database
+from shared.endings import Ended, ended
+from shared.errors import (
+    OUTCOMES,
+    ConfigurationError,
+    Ending,
+    LeaseLost,
+    Outcome,
+    Partial,
+    Refused,
+    Stopped,
+    flat_counts,
+)
 from shared.guard import check_stamp, check_version
+from shared.heartbeat import beating
 from shared.logs import log
 from shared.manifest import Task
 from shared.params import build, resolve
-from shared.redaction import describe, redact
 from shared.result import Result
 from shared.schema import plan as plan_table
 from shared.schema import run_request
@@ -32,6 +42,13 @@ from shared.settings import Settings
 from shared.strict_yaml import ManifestError
 
 Body = Callable[[Context, Any], Mapping[str, int] | None]
+
+# Connections a process may hold; requests beyond what these carry wait for one, and come again after half a minute.
+_MOST_CONNECTIONS = 20
+
+# Seconds between looks at a lease that is about to become free, and between tries to write a run's ending.
+_LOOK_S = 0.5
+_FINISH_AGAIN_S = (1.0, 4.0)
 
 
 class Runner:
@@ -64,14 +81,17 @@ class Runner:
                 f"{where}: no parameter {', '.join(sorted(unknown))}: known are "
                 f"{', '.join(sorted(self.task.params)) or 'none'}"
             )
-        plain = resolve({**self.task.params, **overrides}, self.settings.environ, where)
+        # Only what task.yaml says is looked up in the environment: an override could name any variable of it.
+        plain = {**resolve(self.task.params, self.settings.environ, where), **overrides}
         return build(self._params_type, plain, where), plain
 
     def database(self) -> Database:
         """This task's database, opened once a process. Raises ConfigurationError."""
         with self._lock:
             if self._database is None:
-                self._database = Database(self.settings, self.task.name)
+                # A run works on one connection, may read on a second, and its heartbeat has one.
+                size = min(4 * self.task.run.concurrency, _MOST_CONNECTIONS)
+                self._database = Database(self.settings, self.task.name, pool_size=size)
             return self._database
 
     def close(self) -> None:
@@ -83,7 +103,7 @@ class Runner:
 
     def execute(self, call: Call) -> Result:
         """Run `call` to its ending; never raises for what happens in the run."""
-        started = self.clock.now()
+        started, began = self.clock.now(), self.clock.monotonic()
         with logs.fields(task=self.task.name, trigger=call.trigger, run_key=call.run_key):
             try:
                 if self.settings.paused:
@@ -91,21 +111,10 @@ class Runner:
                 database = self.database()
                 self._guard(database)
                 call = self._complete(database, call)
-                result = self._leased(database, call, started)
-            except Ending as ending:
-                result = Result(self.task.name, ending.outcome, error=redact(str(ending)), started_at=started)
-            except (ConfigurationError, ManifestError, BadCall) as error:
-                result = Result(self.task.name, Outcome.REFUSED, error=redact(str(error)), started_at=started)
-            except DBAPIError as error:
-                meant = ending_of(error)
-                if meant is None:
-                    log.defect("the ledger failed", error)
-                result = Result(
-                    self.task.name,
-                    meant.outcome if meant else Outcome.FAILED,
-                    error=str(meant) if meant else describe(error),
-                    started_at=started,
-                )
+                result = self._leased(database, call, started, began)
+            except (Exception, KeyboardInterrupt) as error:  # nothing a start meets may leave it without an outcome
+                how = ended(error)
+                result = Result(self.task.name, how.outcome, error=how.error, started_at=started)
             result = replace(result, finished_at=result.finished_at or self.clock.now())
             self._say(result)
             return result
@@ -147,22 +156,14 @@ class Runner:
         """A call by hand with what its request says."""
         if call.trigger != "hand":
             return call
-        with database.transaction() as connection:
+        with database.transaction(read_only=True) as connection:
             row = connection.execute(
                 select(run_request).where(run_request.c.request_id == uuid.UUID(call.run_key))
             ).one_or_none()
-            if row is None or row.task != self.task.name:
-                raise Refused(
-                    f"there is no request {call.run_key} for {self.task.name}: use `keeper run {self.task.name}`"
-                )
-            if row.cancelled_at is not None:
-                raise Refused(f"request {call.run_key} was cancelled")
-            if row.claimed_at is None:
-                connection.execute(
-                    run_request.update()
-                    .where(run_request.c.request_id == row.request_id)
-                    .values(claimed_at=self.clock.now())
-                )
+        if row is None or row.task != self.task.name:
+            raise Refused(f"there is no request {call.run_key} for {self.task.name}: use `keeper run {self.task.name}`")
+        if row.cancelled_at is not None:
+            raise Refused(f"request {call.run_key} was cancelled")
         return replace(
             call,
             actor=row.actor,
@@ -189,22 +190,21 @@ class Runner:
             code_version=self._code_version,
         )
 
-    def _leased(self, database: Database, call: Call, started: datetime) -> Result:
+    def _patience(self, call: Call, started: datetime) -> float:
+        """Seconds to wait for a lease that another run holds.
+
+        A minute's run waits for the minute before, whose last tick may take long, as long as it has ticks left
+        itself. A job's index that is tried again knows that the try before is dead: it waits until its lease is.
+        """
+        if call.tick_s is not None and call.scheduled_for is not None:
+            return (call.scheduled_for + timedelta(minutes=1) - started).total_seconds()
+        return ledger.LEASE_S + 1 if self.settings.tried_before else 0.0
+
+    def _leased(self, database: Database, call: Call, started: datetime, began: float) -> Result:
         message = call.trigger in ("topic", "http")
-        patience = self.clock.monotonic() + (min(call.tick_s, 10) if call.tick_s else 0)
-        while True:
-            with database.transaction() as connection:
-                if stops := pauses.in_force(connection, self.clock.now(), self.task.name):
-                    raise _paused(call, f"{stops[0].reason} (by {stops[0].paused_by})")
-                opened = ledger.open_run(connection, self._key(call), now=started)
-                waiting = isinstance(opened, ledger.Held) and self.clock.monotonic() < patience
-                if isinstance(opened, ledger.Held) and not waiting:
-                    ledger.give_way(connection, opened, message=message, now=self.clock.now())
-                elif waiting:
-                    connection.rollback()  # the minute's row is written by whoever gets the lease in the end
-            if not waiting:
-                break
-            self.clock.sleep(0.2)  # the minute before is ending: its last tick must not cost this minute its first
+        key, until = self._key(call), began + self._patience(call, started)
+        while (opened := self._open(database, call, key, started, wait=self.clock.monotonic() < until)) is None:
+            self.clock.sleep(_LOOK_S)
         if isinstance(opened, ledger.Held):
             return Result(
                 self.task.name,
@@ -227,14 +227,42 @@ class Runner:
         with logs.fields(run_id=str(opened.run_id), attempt=opened.attempt):
             if opened.took_over:
                 log.warning("took over a lease that had expired", from_run=str(opened.took_over))
-            return self._attempt(database, call, opened, started)
+            return self._attempt(database, call, opened, started, began)
 
-    def _attempt(self, database: Database, call: Call, opened: ledger.Opened, started: datetime) -> Result:
-        began = self.clock.monotonic()
+    def _open(
+        self, database: Database, call: Call, key: ledger.Key, started: datetime, *, wait: bool
+    ) -> ledger.Opened | ledger.Held | ledger.Done | None:
+        """Open the run; None when its lease is held by one that is worth waiting for."""
+        with database.transaction() as connection:
+            if stops := pauses.in_force(connection, self.clock.now(), self.task.name):
+                raise _paused(call, f"{stops[0].reason} (by {stops[0].paused_by})")
+            # Nothing is written while waiting: the minute's row is written by whoever gets the lease in the end.
+            if wait and self._worth_waiting(ledger.holder(connection, key.scope), call):
+                return None
+            opened = ledger.open_run(connection, key, now=started)
+            if isinstance(opened, ledger.Held):
+                ledger.give_way(connection, opened, message=call.trigger in ("topic", "http"), now=self.clock.now())
+            elif isinstance(opened, ledger.Opened) and call.trigger == "hand":
+                self._claim(connection, call)
+            return opened
+
+    def _worth_waiting(self, holder: str | None, call: Call) -> bool:
+        """Whether a start should wait for `holder`; a slot delivered twice need not wait for itself."""
+        return holder is not None and (self.settings.tried_before or holder != call.run_key)
+
+    def _claim(self, connection: Connection, call: Call) -> None:
+        connection.execute(
+            run_request.update()
+            .where(run_request.c.request_id == uuid.UUID(call.run_key), run_request.c.claimed_at.is_(None))
+            .values(claimed_at=self.clock.now())
+        )
+
+    def _attempt(
+        self, database: Database, call: Call, opened: ledger.Opened, started: datetime, began: float
+    ) -> Result:
         context: Context | None = None
-        outcome, error_class, error = Outcome.OK, None, None
         plan: plans.Plan | None = None
-        stop = threading.Event()
+        how = Ended(Outcome.OK)
         try:
             params, plain = self._params(call.overrides)
             context = Context(
@@ -244,81 +272,90 @@ class Runner:
                 database=database,
                 settings=self.settings,
                 clock=self.clock,
-                now=self._moment(database, call, started),
+                now=self._moment(database, call, opened),
                 deadline=began + _limit(self.task),
                 params=plain,
                 code_version=self._code_version,
                 starter=self._starter,
             )
-            beat = threading.Thread(target=_beat, args=(database, context, opened.fence, stop), daemon=True)
-            beat.start()
-            counts = self._body(context, params)
+            with beating(database, context, opened.fence):
+                counts = self._body(context, params)
             if counts is not None:
-                context.counts = dict(counts)
+                context.counts = flat_counts(counts)
         except Planned as planned:
-            outcome, plan = Outcome.PLANNED, planned.plan
-        except Partial as ending:
-            outcome, error_class, error = ending.outcome, "Partial", redact(str(ending))
-            if context is not None:
-                context.counts = {**context.counts, **ending.counts}
-        except Ending as ending:
-            outcome, error_class, error = ending.outcome, type(ending).__name__, redact(str(ending))
-        except LeaseLost as lost:
-            outcome, error_class, error = Outcome.STOPPED, "LeaseLost", str(lost)
-        except (ManifestError, ConfigurationError) as refused:
-            outcome, error_class, error = Outcome.REFUSED, type(refused).__name__, redact(str(refused))
-        except DBAPIError as failure:
-            meant = ending_of(failure)
-            outcome = meant.outcome if meant else Outcome.FAILED
-            error_class, error = type(failure).__name__, str(meant) if meant else describe(failure)
-            log.defect("the database refused", failure)
-        except Exception as defect:  # whatever a task raises must reach the ledger as its defect, not vanish
-            outcome, error_class, error = Outcome.FAILED, type(defect).__name__, describe(defect)
-            log.defect("the task has a defect", defect)
-        finally:
-            stop.set()
+            how, plan = Ended(Outcome.PLANNED), planned.plan
+        except (Exception, KeyboardInterrupt) as error:  # whatever a task raises must reach the ledger, not vanish
+            how = ended(error)
+            if context is not None and isinstance(error, Partial):
+                context.counts = {**context.counts, **error.counts}
+            if context is not None and how.outcome is Outcome.RETRY and context.stopping:
+                # A statement is given no longer than the run has: cut short, it is the deadline that did it.
+                how = Ended(Outcome.STOPPED, how.error_class, f"the time was up: {how.error}")
         counts = dict(context.counts) if context else opened.counts
         plan_document, plan_hash = _shown(context, plan)
-        if outcome is Outcome.PLANNED and plan is not None:
+        if how.outcome is Outcome.PLANNED and plan is not None:
             counts = {**counts, **{f"planned.{unit}": total for unit, total in plan.totals().items()}}
         finished = self.clock.now()
-        try:
-            with database.transaction() as connection:
-                ledger.finish(
-                    connection,
-                    opened,
-                    outcome=outcome,
-                    counts=counts,
-                    plan_hash=plan_hash,
-                    error_class=error_class,
-                    error=error,
-                    now=finished,
-                )
-        except LeaseLost as lost:
-            log.warning("the lease was taken over; what this attempt did after that was refused")
-            outcome, error = Outcome.STOPPED, str(lost)
+        how = self._finish(database, opened, how, counts=counts, plan_hash=plan_hash, finished=finished)
         return Result(
             self.task.name,
-            outcome,
+            how.outcome,
             opened.run_id,
             counts,
             plan_document,
             plan_hash,
-            error,
+            how.error,
             started,
             finished,
-            context.reply if context and outcome is Outcome.OK else None,
+            context.reply if context and how.outcome is Outcome.OK else None,
         )
 
-    def _moment(self, database: Database, call: Call, started: datetime) -> datetime:
-        """The run's `now`: the stored plan's for a run that was asked for by its hash, so its cutoffs are the same."""
+    def _finish(
+        self,
+        database: Database,
+        opened: ledger.Opened,
+        how: Ended,
+        *,
+        counts: Mapping[str, int],
+        plan_hash: str | None,
+        finished: datetime,
+    ) -> Ended:
+        """Write the ending, again where the ledger was gone for a moment; how the run ended in the end."""
+        for pause in (*_FINISH_AGAIN_S, None):
+            try:
+                with database.transaction() as connection:
+                    ledger.finish(
+                        connection,
+                        opened,
+                        outcome=how.outcome,
+                        counts=counts,
+                        plan_hash=plan_hash,
+                        error_class=how.error_class,
+                        error=how.error,
+                        now=finished,
+                    )
+                return how
+            except LeaseLost as lost:
+                log.warning("the lease was taken over; what this attempt did after that was refused")
+                return ended(lost)
+            except Exception as error:  # the ledger died between the work and its ending: the work is not undone
+                lost_ending = ended(error)
+                if lost_ending.outcome is not Outcome.RETRY or pause is None:
+                    return replace(
+                        lost_ending, error=f"the run ended {how.outcome.value}, unwritten: {lost_ending.error}"
+                    )
+                self.clock.sleep(pause)
+        raise AssertionError("the last try returns")
+
+    def _moment(self, database: Database, call: Call, opened: ledger.Opened) -> datetime:
+        """The run's `now`: when its first attempt began, or its plan's moment, so that the cutoffs are the same."""
         if call.plan_hash is None:
-            return started
+            return opened.started_at
         with database.transaction(read_only=True) as connection:
             moment = connection.execute(
                 select(plan_table.c.as_of).where(plan_table.c.plan_hash == call.plan_hash)
             ).scalar_one_or_none()
-        return moment or started
+        return moment or opened.started_at
 
 
 def _paused(call: Call, reason: str) -> Ending:
@@ -335,22 +372,6 @@ class _Busy(Ending):
 def _limit(task: Task) -> float:
     """Seconds a run may take: a tenth (at most 30 s) of the timeout is kept for the ending."""
     return task.run.timeout_s - min(30.0, task.run.timeout_s * 0.1)
-
-
-def _beat(database: Database, context: Context, fence: int, stop: threading.Event) -> None:
-    """Keep the lease alive; a database that does not answer costs the lease only when it lasts as long as that."""
-    silent_since = context.clock.monotonic()
-    while not stop.wait(ledger.HEARTBEAT_S):
-        try:
-            with database.transaction(name=f"{context.task.name}/heartbeat") as connection:
-                alive = ledger.heartbeat(connection, fence, done=context.done, total=context.total)
-            silent_since = context.clock.monotonic()
-        except DBAPIError as error:
-            log.warning("heartbeat failed", error=describe(error))
-            alive = context.clock.monotonic() - silent_since < ledger.LEASE_S
-        if not alive:
-            context.lease_lost.set()
-            return
 
 
 def _shown(context: Context | None, plan: plans.Plan | None) -> tuple[dict[str, Any] | None, str | None]:

@@ -6,37 +6,37 @@ a job starts with `python -m shared.task functions/<task>`.
 
 import importlib.util
 import json
-import signal
 import sys
-import threading
 import typing
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import select
-
-from shared import logs, manifest, schedule, targets
+from shared import logs, manifest, plans, schedule, targets
 from shared import settings as settings_module
 from shared.call import BadCall, Call, Request, by_hand, of_slot, parse
 from shared.clock import Clock, SystemClock
-from shared.context import Context, process_stopping
+from shared.context import Context
+from shared.endings import ended
 from shared.errors import OUTCOMES, ConfigurationError
 from shared.manifest import Cron, Task
-from shared.redaction import redact
 from shared.result import Result
 from shared.run import Body, Runner
-from shared.schema import run_request
 from shared.settings import Settings
+from shared.stopping import stop_on_sigterm
 from shared.strict_yaml import ManifestError
 
 if TYPE_CHECKING:
     import flask
 
 __all__ = ["Context", "Entry", "entrypoint", "load"]  # Context is what a task annotates its run with
+
+
+# A job's start this soon after a slot may be Scheduler's.
+_SCHEDULERS_START = timedelta(minutes=15)
 
 
 @dataclass
@@ -71,7 +71,7 @@ def entrypoint(file: str, run: Callable[..., Any]) -> Callable[["flask.Request"]
     settings = settings_module.read()
     if not logs.configured():  # under `keeper` standard output belongs to the answer
         logs.configure()
-    _stop_on_sigterm()
+    stop_on_sigterm()
     runner = entry.runner(settings, SystemClock())
 
     # functions-framework takes nothing but a plain function
@@ -91,8 +91,8 @@ def _serve(runner: Runner, request: "flask.Request") -> "flask.Response":
         try:
             call = parse(runner.task, asked, _document(asked))
         except BadCall as error:
-            logs.log.warning("a request started nothing", error=redact(str(error)))
-            return flask.Response(json.dumps({"error": redact(str(error))}), 400, content_type="application/json")
+            logs.log.warning("a request started nothing", error=str(error))
+            return flask.Response(json.dumps({"error": str(error)}), error.status, content_type="application/json")
         return _answer(runner.execute(call))
 
 
@@ -101,7 +101,7 @@ def _document(request: Request) -> Any:
         return None
     try:
         return json.loads(request.body)
-    except ValueError:  # an endpoint may take any body; whoever needs JSON says so
+    except (ValueError, RecursionError):  # an endpoint may take any body; whoever needs JSON says so
         return None
 
 
@@ -111,23 +111,6 @@ def _answer(result: Result) -> "flask.Response":
     if result.reply is not None:
         return flask.Response(result.reply.body, result.reply.status, headers=result.reply.headers)
     return flask.Response(json.dumps(result.document()), OUTCOMES[result.outcome].http, content_type="application/json")
-
-
-def _stop_on_sigterm() -> None:
-    """Let runs end in order when Cloud Run stops the instance; whoever handled SIGTERM before still does."""
-    if threading.current_thread() is not threading.main_thread():
-        return
-    before = signal.getsignal(signal.SIGTERM)
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        process_stopping.set()
-        if callable(before):
-            before(number, frame)
-
-    if getattr(before, "stops_runs", False):
-        return
-    stop.stops_runs = True  # type: ignore[attr-defined]
-    signal.signal(signal.SIGTERM, stop)
 
 
 def load(folder: Path) -> Entry:
@@ -143,45 +126,40 @@ def load(folder: Path) -> Entry:
 
 
 def run_job(folder: Path, settings: Settings, clock: Clock) -> Result:
-    """One start of a job: a request waiting for it, else the slot of its schedule that came last.
+    """One start of a job: the request that waits for it, else the slot of its schedule that came last.
 
-    Cloud Run's :run carries no body, so a request by hand is found in the ledger.
+    Cloud Run's :run carries no body, so a request by hand is found in the ledger. Right after a slot this may be
+    Scheduler's start, so the slot is run as well: a request must not cost a night. The result is the worse one's.
     """
     entry = load(folder)
     runner = entry.runner(settings, clock)
     try:
-        return runner.execute(_job_call(entry.task, runner, settings, clock))
+        results = [runner.execute(call) for call in _job_calls(entry.task, runner, settings, clock)]
     finally:
         runner.close()
+    return max(results, key=lambda result: OUTCOMES[result.outcome].exit)
 
 
-def _job_call(task: Task, runner: Runner, settings: Settings, clock: Clock) -> Call:
-    waiting: uuid.UUID | None = None
-    with runner.database().transaction(read_only=True) as connection:
-        waiting = connection.execute(
-            select(run_request.c.request_id)
-            .where(
-                run_request.c.task == task.name,
-                run_request.c.claimed_at.is_(None),
-                run_request.c.cancelled_at.is_(None),
-            )
-            .order_by(run_request.c.requested_at)
-            .limit(1)
-        ).scalar()
-    if waiting is not None:
-        return by_hand(waiting)
-    slots = [
-        (slot, t)
-        for t in task.triggers
-        if isinstance(t, Cron)
-        if (slot := schedule.last_slot(t, clock.now())) is not None
-    ]
-    if not slots:
+def _job_calls(task: Task, runner: Runner, settings: Settings, clock: Clock) -> list[Call]:
+    now = clock.now()
+    slots = [(slot, t) for t in task.triggers if isinstance(t, Cron) if (slot := schedule.last_slot(t, now))]
+    slot, trigger = max(slots, key=lambda pair: pair[0], default=(None, None))
+    asked = _asked(task, runner, settings, now)
+    calls = [] if asked is None else [by_hand(asked, shard=settings.shard)]
+    if slot is not None and trigger is not None and (asked is None or now - slot < _SCHEDULERS_START):
+        calls.append(of_slot(trigger, slot, shard=settings.shard))
+    if not calls:
         raise ConfigurationError(
             f"{task.name} has no schedule and no request waits for it: start it with `keeper run {task.name}`"
         )
-    slot, trigger = max(slots, key=lambda pair: pair[0])
-    return of_slot(trigger, slot, shard=settings.shard)
+    return calls
+
+
+def _asked(task: Task, runner: Runner, settings: Settings, now: datetime) -> uuid.UUID | None:
+    if settings.paused:  # the database may be what the pause is about; the slot's run says that it is paused
+        return None
+    with runner.database().transaction(read_only=True) as connection:
+        return plans.waiting(connection, task.name, shard=settings.shard, now=now)
 
 
 def main() -> int:
@@ -192,9 +170,10 @@ def main() -> int:
         return 2
     try:
         result = run_job(Path(sys.argv[1]).resolve(), settings_module.read(), SystemClock())
-    except (ConfigurationError, ManifestError) as error:
-        logs.log.error("the job cannot start", error=redact(str(error)))
-        return 3
+    except Exception as error:  # also a database that is down before there is a run: in words, with its exit code
+        how = ended(error)
+        logs.log.error("the job cannot start", outcome=how.outcome.value, error=how.error)
+        return OUTCOMES[how.outcome].exit
     return OUTCOMES[result.outcome].exit
 
 

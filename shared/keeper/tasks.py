@@ -266,10 +266,10 @@ def _took(row: Any) -> str:
 @click.option("--as", "actor", help="Who asks (default: you).")
 def cancel(run_id: uuid.UUID, actor: str | None) -> None:
     """Stop a running RUN_ID: its lease is taken away, and it writes nothing more."""
-    from shared import audit, ledger
+    from shared import ledger
 
-    with session(actor) as at, at.database.transaction() as connection:
+    # The run's transaction under way is waited for, so the lock may take a batch's time to come.
+    with session(actor) as at, at.database.transaction(lock_timeout_ms=30_000) as connection:
         if not ledger.cancel(connection, run_id, by=at.actor, now=at.clock.now()):
             raise ConfigurationError(f"run {run_id} is not running: `keeper history` shows the newest runs")
-        audit.record(connection, actor=at.actor, action="cancel", subject=str(run_id), why=None, now=at.clock.now())
     show.console.print(f"run {run_id} cancelled")
