@@ -10,7 +10,7 @@ resource "google_service_account_iam_member" "plan_main" {
 # which images are built, and their digests
 resource "google_artifact_registry_repository_iam_member" "plan" {
   location   = google_artifact_registry_repository.keeper.location
-  repository = google_artifact_registry_repository.keeper.name
+  repository = google_artifact_registry_repository.keeper.repository_id
   role       = "roles/artifactregistry.reader"
   member     = local.members["plan"]
 }

@@ -136,9 +136,9 @@ def test_renovate_finds_every_pin_and_nothing_else(tmp_path: Path) -> None:
 
     assert ended.returncode == 0, ended.stderr
     found = next(
-        entry["config"]
+        entry["packageFiles"]
         for line in ended.stdout.splitlines()
-        if (entry := json.loads(line))["msg"] == "packageFiles with updates" or entry["msg"] == "Extracted dependencies"
+        if (entry := json.loads(line))["msg"] == "Extracted dependencies"
     )
     kept = {
         (package_file["packageFile"], dep["depName"].lower())

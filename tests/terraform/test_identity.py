@@ -26,6 +26,7 @@ def thing(grant: Resource) -> str:
     v = grant.values
     kind = grant.type.removeprefix("google_").removesuffix("_iam_member")
     name = {
+        "artifact_registry_repository": v.get("repository"),
         "project": "",
         "cloud_run_v2_service": v.get("name"),
         "cloud_run_v2_job": v.get("name"),
