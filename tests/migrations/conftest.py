@@ -22,8 +22,20 @@ def empty(each_server: Postgres) -> Iterator[Engine]:
     each_server.drop_database(name)
 
 
-@pytest.fixture
-def migrated(empty: Engine) -> Engine:
+@pytest.fixture(scope="session")
+def template(each_server: Postgres) -> str:
+    """A database at the head of both branches, to be copied: some twenty times quicker than migrating."""
+    engine = create_engine(each_server.create_database("m_template", template="template0"), poolclass=NullPool)
     for branch in run.BRANCHES:
-        run.upgrade(empty, branch)
-    return empty
+        run.upgrade(engine, branch)
+    engine.dispose()
+    return "m_template"
+
+
+@pytest.fixture
+def migrated(each_server: Postgres, template: str) -> Iterator[Engine]:
+    name = f"m{next(_numbers)}"
+    engine = create_engine(each_server.create_database(name, template=template), poolclass=NullPool)
+    yield engine
+    engine.dispose()
+    each_server.drop_database(name)

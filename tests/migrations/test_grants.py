@@ -80,12 +80,10 @@ def role(migrated: Engine) -> Iterator[As]:
     for engine in engines:
         engine.dispose()
     with migrated.begin() as connection:
-        for name in connection.execute(
-            text("select rolname from pg_roles where rolname ~ '^(groundsk|night|other|app)'")
-        ):
-            connection.execute(text(f"""reassign owned by "{name[0]}" to postgres"""))
-            connection.execute(text(f"""drop owned by "{name[0]}" """))
-            connection.execute(text(f"""drop role "{name[0]}" """))
+        made = text("select quote_ident(rolname) from pg_roles where rolname ~ '^(groundskeeper|night|other|app)'")
+        if roles := ", ".join(connection.execute(made).scalars()):
+            for statement in ("reassign owned by {} to postgres", "drop owned by {}", "drop role {}"):
+                connection.execute(text(statement.format(roles)))
 
 
 def tables(**access: tuple[str, ...]) -> dict[str, dict[str, tuple[str, ...]]]:
