@@ -89,6 +89,10 @@ locals {
       if !contains(keys(local.all_parameters), name)
     ],
     [
+      for name in keys(var.parameters) : "parameters: ${name} is the plane's own: it has a variable of its own or none"
+      if can(regex("^(KEEPER_|DATABASE_|GOOGLE_|K_|CLOUD_RUN_)|_EMULATOR_HOST$", name))
+    ],
+    [
       for name, values in local.all_parameters :
       "parameter ${name} has different defaults, ${join(" and ", values)}: make them one" if length(values) > 1
     ],

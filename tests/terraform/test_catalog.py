@@ -199,6 +199,14 @@ def test_a_parameter_nobody_takes_is_refused(bench: Workspace, tmp_path: Path) -
     assert "no task and no bucket takes S3_RETENTOIN" in refusal(bench, functions, parameters={"S3_RETENTOIN": "9"})
 
 
+@pytest.mark.parametrize("name", ["KEEPER_MODE", "DATABASE_URL", "GOOGLE_CLOUD_PROJECT", "PUBSUB_EMULATOR_HOST"])
+def test_a_parameter_cannot_replace_what_the_plane_says(name: str, bench: Workspace, tmp_path: Path) -> None:
+    functions = spoiled(
+        tmp_path, lambda s: s.replace("RAW_TELEMETRY_RETENTION_DAYS, default: 30", f"{name}, default: 1")
+    )
+    assert f"{name} is the plane's own" in refusal(bench, functions, parameters={name: "x"})
+
+
 def test_the_repository_as_it_is_is_not_refused(bench: Workspace) -> None:
     assert refusal(bench, ROOT / "functions") == ""
     assert refusal(bench, FIXTURES) == ""

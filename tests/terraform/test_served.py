@@ -57,35 +57,35 @@ def pip_free(env: Mapping[str, str]) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def migrated(server: Postgres, real: Plan, fixtures: Plan, shared_tmp: Path) -> Iterator[str]:
-    """A platform's database that the planned migrate archives brought to their schema and grants."""
-    url = server.create_database("served")
+def migrated(server: Postgres, plan: Plan, shared_tmp: Path) -> Iterator[str]:
+    """A platform's database that the planned migrate archive brought to its schema and grants."""
+    name = f"served_{plan.folder.name.replace('-', '_')}"
+    url = server.create_database(name)
     database = Database(settings_for(url), "test")
     migrations.upgrade(database.engine, "platform")
     # what the job's image holds
     python = venv(shared_tmp, "-r", str(ROOT / "requirements.txt"), "-c", str(ROOT / "requirements-dev.txt"), "rich")
-    for plan in (fixtures, real):
-        folder = unpack(plan, "migrate", shared_tmp / f"migrate-{plan.folder.name}")
-        (job,) = plan.of("cloud_run_v2_job", "migrate")
-        env = {k: v for k, v in environment(job).items() if k not in ("DATABASE_CA", "KEEPER_SOURCE")}
-        command = job.values["template"][0]["template"][0]["containers"][0]["args"]
-        done = subprocess.run(
-            [python, *command[1:]],
-            cwd=folder,
-            env=pip_free({**env, "DATABASE_URL": url}),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "grants in force" in done.stdout
-        with database.transaction() as connection:
-            for task in load_all(plan.functions).values():
-                connection.execute(text(f"""alter role "{task.slug}" login password '{PASSWORD}'"""))
+    folder = unpack(plan, "migrate", shared_tmp / name)
+    (job,) = plan.of("cloud_run_v2_job", "migrate")
+    env = {k: v for k, v in environment(job).items() if k not in ("DATABASE_CA", "KEEPER_PAUSED", "KEEPER_SOURCE")}
+    command = job.values["template"][0]["template"][0]["containers"][0]["args"]
+    done = subprocess.run(
+        [python, *command[1:]],
+        cwd=folder,
+        env=pip_free({**env, "DATABASE_URL": url}),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "grants in force" in done.stdout
+    with database.transaction() as connection:
+        for task in load_all(plan.functions).values():
+            connection.execute(text(f"""alter role "{task.slug}" login password '{PASSWORD}'"""))
     database.close()
     yield url
-    server.drop_database("served")
+    server.drop_database(name)
 
 
 @contextmanager
@@ -169,11 +169,10 @@ def served(plan: Plan, migrated: str, shared_tmp: Path) -> list[tuple[Any, ...]]
     return answers
 
 
-@pytest.mark.parametrize("which", ["real", "fixtures"])
 def test_every_function_answers_when_it_is_called(
-    which: str, request: pytest.FixtureRequest, migrated: str, shared_tmp: Path, capsys: pytest.CaptureFixture[str]
+    plan: Plan, migrated: str, shared_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answers = served(request.getfixturevalue(which), migrated, shared_tmp)
+    answers = served(plan, migrated, shared_tmp)
     with capsys.disabled():
         print(f"\n{'task':24} packages  zip kB  serving s  status  outcome")
         for name, packages, size, seconds, status, outcome, _ in answers:

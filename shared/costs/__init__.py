@@ -1,0 +1,1 @@
+"""What the plane costs a month, from task.yaml and public prices. Pure functions; never deployed."""
