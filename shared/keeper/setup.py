@@ -43,8 +43,9 @@ def migrate(grants: bool, platform: bool, show_only: bool) -> None:
 @click.option("--once", is_flag=True, help="Run every scheduled task once, print the outcomes, stop.")
 @click.option("--demo/--no-demo", default=True, help="Fill an empty database with demo data.")
 @click.option("--isolated", is_flag=True, help="One process a function, as in the cloud.")
-def up(once: bool, demo: bool, isolated: bool) -> None:
+@click.option("--gcs", is_flag=True, help="Objects in fake-gcs-server instead of folders.")
+def up(once: bool, demo: bool, isolated: bool, gcs: bool) -> None:
     """Run the whole plane here: database, bus, objects, functions, jobs, scheduler."""
     from shared.laptop import plane
 
-    sys.exit(plane.up(once=once, demo=demo, isolated=isolated))
+    sys.exit(plane.up(once=once, demo=demo, isolated=isolated, gcs=gcs))

@@ -12,98 +12,25 @@ from typing import Any, cast
 
 import sqlalchemy as sa
 from google.pubsub_v1.types import PubsubMessage, Subscription
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.schema import CreateSchema
 
 from shared.clock import rfc3339
-
-_metadata = sa.MetaData(schema="bus")
-
-_topic = sa.Table("topic", _metadata, sa.Column("name", sa.Text, primary_key=True))
-_subscription = sa.Table(
-    "subscription",
-    _metadata,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("topic", sa.Text, nullable=False, index=True),
-    sa.Column("definition", sa.LargeBinary, nullable=False),
-)
-_message = sa.Table(
-    "message",
-    _metadata,
-    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
-    sa.Column("topic", sa.Text, nullable=False),
-    sa.Column("data", sa.LargeBinary, nullable=False),
-    sa.Column("attributes", JSONB, nullable=False),
-    sa.Column("ordering_key", sa.Text, nullable=False),
-    sa.Column("published_at", sa.DateTime(timezone=True), nullable=False),
-)
-_delivery = sa.Table(
-    "delivery",
-    _metadata,
-    sa.Column("subscription", sa.ForeignKey(_subscription.c.name, ondelete="cascade"), primary_key=True),
-    sa.Column("message_id", sa.ForeignKey(_message.c.id, ondelete="cascade"), primary_key=True),
-    sa.Column("ordering_key", sa.Text, nullable=False),
-    sa.Column("attempts", sa.Integer, nullable=False),
-    sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
-    sa.Column("lease", sa.Uuid, unique=True),
-    sa.Index("delivery_due", "subscription", "due_at"),
-    sa.Index("delivery_key", "subscription", "ordering_key", "message_id"),
+from shared.laptop.bus_schema import (
+    DELIVERY,
+    FORGET,
+    MESSAGE,
+    METADATA,
+    OWE,
+    SUBSCRIPTION,
+    TAKE,
+    TAKE_EXHAUSTED,
+    TOPIC,
 )
 
 # A subscription whose topic is gone keeps this name for it, as in the cloud.
 DELETED_TOPIC = "_deleted-topic_"
 
 _RETENTION = timedelta(days=7)
-
-_OWE = sa.text("""
-    insert into bus.delivery (subscription, message_id, ordering_key, attempts, due_at)
-    select s.name, m.id, m.ordering_key, 0, m.published_at
-      from bus.message m
-      join bus.subscription s on s.topic = m.topic
-     where m.id = any(:ids)
-""")
-
-# An ordered subscription is owed only the oldest message of each key.
-_TAKE = sa.text("""
-    with due as (
-      select d.message_id
-        from bus.delivery d
-       where d.subscription = :subscription
-         and d.due_at <= :now
-         and (not :ordered or d.ordering_key = '' or not exists (
-              select from bus.delivery e
-               where e.subscription = d.subscription
-                 and e.ordering_key = d.ordering_key
-                 and e.message_id < d.message_id))
-       order by d.message_id
-       limit :most
-         for update skip locked)
-    update bus.delivery d
-       set attempts = d.attempts + 1,
-           lease = gen_random_uuid(),
-           due_at = :deadline
-      from due
-      join bus.message m on m.id = due.message_id
-     where d.subscription = :subscription
-       and d.message_id = due.message_id
-    returning d.lease, d.attempts, m.id, m.data, m.attributes, m.ordering_key, m.published_at
-""")
-
-_TAKE_EXHAUSTED = sa.text("""
-    select d.message_id, d.attempts, m.data, m.attributes, m.ordering_key, m.published_at
-      from bus.delivery d
-      join bus.message m on m.id = d.message_id
-     where d.subscription = :subscription
-       and d.due_at <= :now
-       and d.attempts >= :most
-     order by d.message_id
-       for update of d skip locked
-""")
-
-_FORGET = sa.text("""
-    delete from bus.message m
-     where m.id = any(:ids)
-       and not exists (select from bus.delivery d where d.message_id = m.id)
-""")
 
 
 @dataclass(frozen=True)
@@ -130,10 +57,10 @@ class Store:
         """Make the schema where it is missing; owe at once what a killed predecessor had in hand."""
         self._engine = sa.create_engine(url, pool_size=8, max_overflow=16, pool_pre_ping=True)
         with self._engine.begin() as connection:
-            connection.execute(sa.schema.CreateSchema("bus", if_not_exists=True))
-            _metadata.create_all(connection)
-            connection.execute(sa.update(_delivery).where(_delivery.c.lease.isnot(None)).values(lease=None, due_at=now))
-            connection.execute(sa.delete(_message).where(_message.c.published_at < now - _RETENTION))
+            connection.execute(CreateSchema("bus", if_not_exists=True))
+            METADATA.create_all(connection)
+            connection.execute(sa.update(DELIVERY).where(DELIVERY.c.lease.isnot(None)).values(lease=None, due_at=now))
+            connection.execute(sa.delete(MESSAGE).where(MESSAGE.c.published_at < now - _RETENTION))
 
     def close(self) -> None:
         """Close the connections."""
@@ -143,24 +70,27 @@ class Store:
 
     def add_topic(self, name: str) -> None:
         """Raises ExistsError."""
-        self._add(sa.insert(_topic).values(name=name), name)
+        self._add(sa.insert(TOPIC).values(name=name), name)
 
     def topics(self, project: str) -> list[str]:
         """The topics of `projects/P`, sorted."""
         with self._engine.begin() as connection:
-            mine = _topic.c.name.startswith(f"{project}/", autoescape=True)
-            return list(connection.scalars(sa.select(_topic.c.name).where(mine).order_by(_topic.c.name)))
+            mine = TOPIC.c.name.startswith(f"{project}/", autoescape=True)
+            return list(connection.scalars(sa.select(TOPIC.c.name).where(mine).order_by(TOPIC.c.name)))
 
     def require_topic(self, name: str) -> None:
         """Raises UnknownError."""
         with self._engine.begin() as connection:
-            _require(connection.scalar(sa.select(_topic.c.name).where(_topic.c.name == name)), name)
+            _require(connection.scalar(sa.select(TOPIC.c.name).where(TOPIC.c.name == name)), name)
 
     def remove_topic(self, name: str) -> None:
         """Its subscriptions stay, without a topic. Raises UnknownError."""
         with self._engine.begin() as connection:
-            _require(connection.scalar(sa.delete(_topic).where(_topic.c.name == name).returning(_topic.c.name)), name)
-            left = connection.scalars(sa.select(_subscription.c.definition).where(_subscription.c.topic == name)).all()
+            _require(
+                connection.scalar(sa.delete(TOPIC).where(TOPIC.c.name == name).returning(TOPIC.c.name)),
+                name,
+            )
+            left = connection.scalars(sa.select(SUBSCRIPTION.c.definition).where(SUBSCRIPTION.c.topic == name)).all()
             for definition in left:
                 subscription = Subscription.deserialize(definition)
                 subscription.topic = DELETED_TOPIC
@@ -171,7 +101,7 @@ class Store:
         self.require_topic(subscription.topic)
         definition = Subscription.serialize(subscription)
         self._add(
-            sa.insert(_subscription).values(name=subscription.name, topic=subscription.topic, definition=definition),
+            sa.insert(SUBSCRIPTION).values(name=subscription.name, topic=subscription.topic, definition=definition),
             subscription.name,
         )
 
@@ -182,9 +112,9 @@ class Store:
 
     def subscriptions(self, project: str | None = None) -> list[Subscription]:
         """The subscriptions of `projects/P`, or all; sorted by name."""
-        found = sa.select(_subscription.c.definition).order_by(_subscription.c.name)
+        found = sa.select(SUBSCRIPTION.c.definition).order_by(SUBSCRIPTION.c.name)
         if project is not None:
-            found = found.where(_subscription.c.name.startswith(f"{project}/", autoescape=True))
+            found = found.where(SUBSCRIPTION.c.name.startswith(f"{project}/", autoescape=True))
         with self._engine.begin() as connection:
             return [Subscription.deserialize(definition) for definition in connection.scalars(found)]
 
@@ -197,7 +127,7 @@ class Store:
 
     def remove_subscription(self, name: str) -> None:
         """Raises UnknownError."""
-        gone = sa.delete(_subscription).where(_subscription.c.name == name).returning(_subscription.c.name)
+        gone = sa.delete(SUBSCRIPTION).where(SUBSCRIPTION.c.name == name).returning(SUBSCRIPTION.c.name)
         with self._engine.begin() as connection:
             _require(connection.scalar(gone), name)
 
@@ -226,26 +156,26 @@ class Store:
         }
         with self._engine.begin() as connection:
             _bury(connection, subscription, now)
-            rows = connection.execute(_TAKE, values).all()
+            rows = connection.execute(TAKE, values).all()
         return [Taken(row.lease, row.attempts, _message_of(row)) for row in sorted(rows, key=lambda row: row.id)]
 
     def acknowledge(self, leases: Sequence[uuid.UUID]) -> None:
         """Owe these no more. A lease that has passed to another taker is ignored."""
-        done = sa.delete(_delivery).where(_delivery.c.lease.in_(leases)).returning(_delivery.c.message_id)
+        done = sa.delete(DELIVERY).where(DELIVERY.c.lease.in_(leases)).returning(DELIVERY.c.message_id)
         with self._engine.begin() as connection:
             if ids := connection.scalars(done).all():
-                connection.execute(_FORGET, {"ids": ids})
+                connection.execute(FORGET, {"ids": ids})
 
     def owe_at(self, leases: Sequence[uuid.UUID], due_at: datetime, *, lease_ends: bool) -> None:
         """Owe these again at `due_at`; with `lease_ends` their taker has given up before."""
         changed = {"due_at": due_at} | ({"lease": None} if lease_ends else {})
         with self._engine.begin() as connection:
-            connection.execute(sa.update(_delivery).where(_delivery.c.lease.in_(leases)).values(changed))
+            connection.execute(sa.update(DELIVERY).where(DELIVERY.c.lease.in_(leases)).values(changed))
 
     def next_due(self, subscriptions: Sequence[str]) -> datetime | None:
         """When the first of what these subscriptions are owed is due."""
         with self._engine.begin() as connection:
-            first = sa.select(sa.func.min(_delivery.c.due_at)).where(_delivery.c.subscription.in_(subscriptions))
+            first = sa.select(sa.func.min(DELIVERY.c.due_at)).where(DELIVERY.c.subscription.in_(subscriptions))
             return cast(datetime | None, connection.scalar(first))
 
 
@@ -255,22 +185,22 @@ def _require(found: object, name: str) -> None:
 
 
 def _subscription_of(connection: sa.Connection, name: str) -> Subscription:
-    definition = connection.scalar(sa.select(_subscription.c.definition).where(_subscription.c.name == name))
+    definition = connection.scalar(sa.select(SUBSCRIPTION.c.definition).where(SUBSCRIPTION.c.name == name))
     _require(definition, name)
     return cast(Subscription, Subscription.deserialize(definition))
 
 
 def _replace(connection: sa.Connection, subscription: Subscription) -> None:
     connection.execute(
-        sa.update(_subscription)
-        .where(_subscription.c.name == subscription.name)
+        sa.update(SUBSCRIPTION)
+        .where(SUBSCRIPTION.c.name == subscription.name)
         .values(topic=subscription.topic, definition=Subscription.serialize(subscription))
     )
 
 
 def _publish(connection: sa.Connection, topic: str, messages: Sequence[PubsubMessage], now: datetime) -> list[str]:
     # one publisher at a time for a topic: ids then ascend in the order of commits, and ordering keys with them
-    locked = sa.select(_topic.c.name).where(_topic.c.name == topic).with_for_update()
+    locked = sa.select(TOPIC.c.name).where(TOPIC.c.name == topic).with_for_update()
     _require(connection.scalar(locked), topic)
     rows = [
         {
@@ -282,9 +212,9 @@ def _publish(connection: sa.Connection, topic: str, messages: Sequence[PubsubMes
         }
         for message in messages
     ]
-    inserted = sa.insert(_message).returning(_message.c.id, sort_by_parameter_order=True)
+    inserted = sa.insert(MESSAGE).returning(MESSAGE.c.id, sort_by_parameter_order=True)
     ids = connection.scalars(inserted, rows).all()
-    connection.execute(_OWE, {"ids": ids})
+    connection.execute(OWE, {"ids": ids})
     return [str(id_) for id_ in ids]
 
 
@@ -295,7 +225,7 @@ def _bury(connection: sa.Connection, subscription: Subscription, now: datetime) 
         return
     # ack deadline not over yet: due_at lies ahead, so a taker still at work on its last attempt is not robbed
     values = {"subscription": subscription.name, "now": now, "most": policy.max_delivery_attempts}
-    for row in connection.execute(_TAKE_EXHAUSTED, values).all():
+    for row in connection.execute(TAKE_EXHAUSTED, values).all():
         source = subscription.name.split("/")
         added = {
             "CloudPubSubDeadLetterSourceDeliveryCount": str(row.attempts),
@@ -309,11 +239,11 @@ def _bury(connection: sa.Connection, subscription: Subscription, now: datetime) 
         except UnknownError:
             return  # the topic was deleted: it stays owed, as in the cloud
         connection.execute(
-            sa.delete(_delivery).where(
-                _delivery.c.subscription == subscription.name, _delivery.c.message_id == row.message_id
+            sa.delete(DELIVERY).where(
+                DELIVERY.c.subscription == subscription.name, DELIVERY.c.message_id == row.message_id
             )
         )
-        connection.execute(_FORGET, {"ids": [row.message_id]})
+        connection.execute(FORGET, {"ids": [row.message_id]})
 
 
 def _message_of(row: sa.Row[Any]) -> PubsubMessage:

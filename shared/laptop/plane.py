@@ -6,7 +6,7 @@ Everything stops with Ctrl-C. What a killed predecessor left running is ended or
 import logging
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from shared.errors import ConfigurationError
 from shared.laptop import bus, home, show
 from shared.laptop.functions import Functions, Isolated, OneProcess
 from shared.laptop.jobs import Jobs
+from shared.laptop.objects import GcsServer, find_server
 from shared.laptop.postgres import Postgres
 from shared.laptop.postgres_binaries import PostgresMissingError
 from shared.laptop.postgres_server import PostgresError
@@ -39,17 +40,19 @@ from shared.strict_yaml import ManifestError
 _TROUBLE = (ConfigurationError, ManifestError, NotStartedError, PostgresError, PostgresMissingError)
 
 
-def up(*, once: bool = False, demo: bool = True, isolated: bool = False) -> int:
+def up(*, once: bool = False, demo: bool = True, isolated: bool = False, gcs: bool = False) -> int:
     """Run the plane until Ctrl-C, or with `once` every scheduled task once; the exit code.
+
+    `isolated`: a process for each function; `gcs`: objects in fake-gcs-server instead of folders.
 
     0: ended as asked; 1: with `once`, a run ended failed, partial, retry or refused; 2: the plane could not start.
     """
     at = home.folder()
     try:
         with _interruptible(), home.alone(at), home.environment() as environ, ExitStack() as stack:
-            plane = Plane(at, environ, stack, isolated=isolated)
+            plane = Plane(at, environ, stack)
             plane.prepare(demo=demo)
-            plane.start()
+            plane.start(isolated=isolated, gcs=gcs)
             return plane.once() if once else plane.run()
     except _TROUBLE as trouble:
         show.console.print(f"[red]the plane could not start:[/] {trouble}")
@@ -78,15 +81,15 @@ def _interruptible() -> Iterator[None]:
 class Plane:
     """The running parts; each is stopped when `stack` is unwound, in the reverse order of their starts."""
 
-    def __init__(self, at: Path, environ: dict[str, str], stack: ExitStack, *, isolated: bool) -> None:
+    def __init__(self, at: Path, environ: dict[str, str], stack: ExitStack) -> None:
         self._at = at
         self._logs = at / "log"
         self._environ = environ
         self._stack = stack
-        self._isolated = isolated
         self._clock: Clock = SystemClock()
         self._tasks = manifest.load_all(home.functions())
         self._parts: list[Part] = []
+        self._published: dict[str, str] = {}  # what `keeper` in another terminal needs to know
         self._targets: dict[str, Target] = {}
 
     # --- the database
@@ -131,17 +134,18 @@ class Plane:
 
     # --- the parts
 
-    def start(self) -> None:
+    def start(self, *, isolated: bool, gcs: bool) -> None:
         """Start object store, bus, functions and jobs, and tell where everything is and what runs when."""
-        self._objects()
+        self._objects(gcs=gcs)
         port = self._bus()
+        home.publish(self._at, self._published)
         functions = Functions()
         self._stack.callback(functions.stop)
         for name, task in self._tasks.items():
             if task.run.kind == "function":
                 self._environ[f"KEEPER_TARGET_{name.upper()}"] = functions.url(task)
         os.environ.update(self._environ)  # functions in this process read their settings there
-        functions.serve(self._tasks, Isolated(self._environ, self._logs) if self._isolated else OneProcess())
+        functions.serve(self._tasks, Isolated(self._environ, self._logs) if isolated else OneProcess())
         jobs = Jobs(self._environ, self._logs)
         # the first to be called: runs in this process end at their next transaction, jobs at SIGTERM
         self._stack.callback(jobs.stop)
@@ -150,17 +154,26 @@ class Plane:
         if port is not None:
             bus.declare(port, settings_module.read(self._environ).project, self._tasks, functions.url)
         _log_to(self._logs / "plane.log")
-        how = "one process each" if self._isolated else "all in this process"
+        how = "one process each" if isolated else "all in this process"
         self._parts.append(Part("functions", f"functions-framework, {how}", functions.base))
         self._parts.append(Part("secrets", "a folder for each secret", self._environ["KEEPER_SECRETS"]))
         self._parts.append(Part("logs", "JSON lines, as Cloud Logging gets them", str(self._logs)))
         self._tell(functions)
 
-    def _objects(self) -> None:
+    def _objects(self, *, gcs: bool) -> None:
         buckets = sorted({bucket.bucket for task in self._tasks.values() for bucket in task.buckets})
         folder = self._at / "objects"
         folder.mkdir(exist_ok=True)
-        self._parts.append(Part("objects", f"a folder for each bucket ({', '.join(buckets) or 'none'})", str(folder)))
+        program = find_server() if gcs else None
+        if program is not None:
+            server = GcsServer(program, self._at / "gcs", buckets, folder=self._logs)
+            self._stack.callback(server.stop)
+            self._publish(server.environment)
+            self._parts.append(server.part)
+            return
+        named = f"a folder for each bucket ({', '.join(buckets) or 'none declared'})"
+        lacking = "; fake-gcs-server is not installed" if gcs else ""
+        self._parts.append(Part("objects", named + lacking, str(folder)))
 
     def _bus(self) -> int | None:
         """Start the bus; its port, or None where there is nothing to keep its messages in."""
@@ -177,10 +190,12 @@ class Plane:
             return None
         self._stack.callback(started.stop)
         self._parts.append(part)
-        variables = {"PUBSUB_EMULATOR_HOST": f"127.0.0.1:{started.port}"}
-        self._environ.update(variables)
-        home.publish(self._at, variables)
+        self._publish({"PUBSUB_EMULATOR_HOST": f"127.0.0.1:{started.port}"})
         return started.port
+
+    def _publish(self, variables: Mapping[str, str]) -> None:
+        self._environ.update(variables)
+        self._published.update(variables)
 
     def _tell(self, functions: Functions) -> None:
         show.parts(self._parts)

@@ -1,5 +1,6 @@
 """What our own bus promises beyond the emulator: a restart loses nothing, and dead letters keep their order moving."""
 
+import socket
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from google.pubsub_v1.services.publisher.transports import PublisherGrpcTranspor
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 from google.pubsub_v1.types import PubsubMessage, Subscription
 
+from shared.clock import SystemClock
 from shared.laptop.bus_postgres import PostgresBus, backoff, envelope
 from shared.laptop.bus_store import Taken
 from shared.laptop.postgres import Postgres
@@ -158,3 +160,19 @@ def test_two_buses_never_share_a_port(url: str) -> None:
         other = PostgresBus(url, port=one.bus.port)
         assert other.port != one.bus.port
         other.stop()
+
+
+def test_stopping_waits_for_no_endpoint_that_hangs(url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        at = Running(url)
+        at.topics(
+            push_config={"push_endpoint": f"http://127.0.0.1:{hanging.getsockname()[1]}/"}, ack_deadline_seconds=60
+        )
+        at.publish("one")
+        hanging.settimeout(20)
+        connection, _ = hanging.accept()
+        clock = SystemClock()
+        began = clock.monotonic()
+        at.__exit__()
+        assert clock.monotonic() - began < 10
+        connection.close()

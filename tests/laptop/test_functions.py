@@ -47,8 +47,9 @@ def _write(functions: Path, name: str, path: str, room: int = 4) -> None:
     (folder / "main.py").write_text(_MAIN.format(name=name, room=room))
 
 
-@pytest.fixture(params=["one process", "isolated"])
-def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Functions]:
+@pytest.fixture(scope="module", params=["one process", "isolated"])
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Functions]:
+    tmp_path = tmp_path_factory.mktemp("plane")
     _write(tmp_path / "functions", "first_one", "/api/v1/things/{id}")
     _write(tmp_path / "functions", "second_one", "/api/v1/things/special")
     functions = Functions()
