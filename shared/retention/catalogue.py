@@ -34,7 +34,7 @@ class Leaf:
     names: frozenset[str]
     kind: str
     branch: int  # oid of the direct child of the table it lies in; the table's own where it has none
-    may_delete: bool
+    may_delete: bool  # and read, and lock rows, for which PostgreSQL asks the right to update
     bytes: int
     rows: int
 
@@ -99,7 +99,8 @@ _LEAVES = text("""
     select c.oid, b.branch, n.nspname as schema, c.relname as name, c.relkind as kind,
            pg_table_is_visible(c.oid) as visible,
            has_schema_privilege(n.oid, 'usage')
-             and has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'delete') as may_delete,
+             and has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'delete')
+             and has_any_column_privilege(c.oid, 'update') as may_delete,
            case when c.relkind = 'r' then pg_table_size(c.oid) else 0 end as bytes,
            cast(c.reltuples as bigint) as rows
       from below b join pg_class c on c.oid = b.oid join pg_namespace n on n.oid = c.relnamespace

@@ -66,7 +66,7 @@ def examine(connection: Connection, policy: Duplicates) -> Copies:
         raise Unfit(f"other tables point at {policy.table}: which copy they mean must be decided by hand")
     (leaf,) = catalogue.leaves(connection, found.oid)
     if not leaf.may_delete:
-        raise Unfit(f"no right to select and delete on {policy.table}: run `keeper migrate --grants`")
+        raise Unfit(f"no right to select, update (to lock) and delete on {policy.table}: run `keeper migrate --grants`")
     copies = Copies(policy, found, leaf)
     key = copies.key
     if not catalogue.index_for(connection, f"select {key} from only {leaf.name} t order by {key} limit 1"):

@@ -15,6 +15,7 @@ _MOVING = re.compile(
     r"|\b(current_timestamp|current_date|current_time|localtime|localtimestamp)\b",
     re.I,
 )
+_QUOTED_OR = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|%%?")
 _NOT_IN_CONDITIONS = re.compile(r";|--|/\*|\$\w*\$|\\")
 
 
@@ -110,6 +111,8 @@ class Duplicates:
         if not self.key:
             raise ValueError(f"duplicates {self.name}: key: is empty: name the columns that make two rows the same")
         check_expression(f"duplicates {self.name}: keep", self.keep)
+        if "%" in self.keep:
+            raise ValueError(f"duplicates {self.name}: keep: % cannot stand in an order: write mod(a, b)")
 
 
 @dataclass(frozen=True)
@@ -146,8 +149,8 @@ def check_expression(what: str, sql: str) -> None:
 
 
 def escaped(sql: str) -> str:
-    """A policy's own SQL for use inside a statement with named binds: its colons are not binds."""
-    return sql.replace(":", r"\:")
+    """A policy's own SQL for use inside a statement with named binds: neither colons nor % mean binds there."""
+    return _QUOTED_OR.sub(lambda m: "%%" if m[0] == "%" else m[0], sql).replace(":", r"\:")
 
 
 def inner(sql: str) -> str:
@@ -161,7 +164,8 @@ def inlined(condition: Condition) -> str:
     def literal(found: re.Match[str]) -> str:
         return _literal(condition.binds[found[1]])
 
-    return re.sub(r"(?<!\\):(\w+)", literal, condition.sql).replace(r"\:", ":")
+    sql = re.sub(r"(?<!\\):(\w+)", literal, condition.sql).replace(r"\:", ":")
+    return _QUOTED_OR.sub(lambda m: "%" if m[0] == "%%" else m[0], sql)
 
 
 def _literal(value: Any) -> str:
