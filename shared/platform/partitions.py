@@ -29,8 +29,9 @@ def create_ahead(connection: Connection, now: datetime, days: int, *, since: dat
     """Make what is missing of the partitions from today (or `since`) until `days` after today; their names.
 
     Runs in the caller's transaction, as the owner of `endpoints` or a member of it. A partition belongs to the
-    owner of `endpoints` and opens to whom `endpoints` does. Readers and writers go on meanwhile. Raises ValueError
-    for a time without zone.
+    owner of `endpoints` and opens to whom `endpoints` does. Readers and writers of `endpoints` go on meanwhile;
+    writers of user_profile (the foreign key's other end) are waited for and wait, so commit soon and have a lock
+    timeout. Raises ValueError for a time without zone.
     """
     if now.tzinfo is None or (since is not None and since.tzinfo is None):
         raise ValueError("create_ahead: expected aware times, since a partition's day is a day of UTC")
