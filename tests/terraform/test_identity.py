@@ -205,6 +205,14 @@ def test_an_apply_comes_from_main_behind_an_approval(bootstrap: Plan) -> None:
     assert gate == "(has(assertion.environment) ? assertion.environment : 'none') + '@' + assertion.ref"
 
 
+def test_every_identity_of_github_is_bound_to_a_branch_or_a_kind_of_event(bootstrap: Plan) -> None:
+    """An attribute of the whole repository would let any branch's workflow in."""
+    for grant in bootstrap.of("service_account_iam_member"):
+        assert grant.values["role"] == "roles/iam.workloadIdentityUser", grant.address
+        member = grant.values["member"]
+        assert re.search(r"/attribute\.gate/[a-z-]+@refs/heads/main$|/subject/repo:example/groundskeeper:\S+$", member)
+
+
 def test_who_applies_can_grant_the_planes_roles_only(bootstrap: Plan) -> None:
     (grant,) = bootstrap.of("project_iam_member", "apply_policy")
     listed = set(re.findall(r'"(roles/[^"]+)"', grant.values["condition"][0]["expression"]))
