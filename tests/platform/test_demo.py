@@ -16,7 +16,7 @@ from shared.laptop.postgres import Postgres
 from shared.migrations import run
 from shared.platform import demo, demo_telemetry
 from shared.platform.demo_world import GRANTED, HELD, World
-from shared.platform.hostile import HOSTILE, LABELS
+from shared.platform.hostile import HOSTILE, LABELS, Hostile
 from shared.platform.tables import TABLES
 from tests.conftest import NOW
 
@@ -57,9 +57,35 @@ def test_every_table_has_rows_but_the_sealed_ones(seeded: Engine) -> None:
 
 
 @pytest.mark.parametrize("hostile", HOSTILE, ids=lambda h: h.name)
-def test_declared_hostile_rows_are_there(seeded: Engine, hostile: object) -> None:
+def test_declared_hostile_rows_are_there(seeded: Engine, hostile: Hostile) -> None:
     where = f"select count(*) from {hostile.table} where {LABELS[hostile.table]} = :label"
     assert _count(seeded, where, label=hostile.label) == hostile.count
+
+
+# The seeds' policies once more, apart from the code that carries them out.
+_EXPIRED = {
+    "endpoints": "last_tested < at.month and account_id <> at.held",
+    "audit_log": "created_at < at.month and account_id is distinct from at.held",
+    "cookie_consent": "created_at < at.month",
+    "outbox_event": "published_at < at.month or (published_at is null and attempts >= 5 and created_at < at.week)",
+    "signal": "created_at < at.month",
+    "threat_intelligence": """id <> (select id from threat_intelligence k
+        where (k.indicator_type, k.indicator) = (threat_intelligence.indicator_type, threat_intelligence.indicator)
+        order by canonical_key is null, confidence desc nulls last, last_seen desc nulls last, id limit 1)""",
+    "bug_report": "false",
+    "user_profile": "false",
+}
+
+
+@pytest.mark.parametrize("hostile", [h for h in HOSTILE if h.goes is not None], ids=lambda h: h.name)
+def test_as_many_hostile_rows_go_as_declared(seeded: Engine, hostile: Hostile) -> None:
+    going = f"""
+        with at as (select cast(:now as timestamptz) - interval '30 days' as month,
+                           cast(:now as timestamptz) - interval '7 days' as week, cast(:held as text) as held)
+        select count(*) from {hostile.table}, at
+         where {LABELS[hostile.table]} = :label and ({_EXPIRED[hostile.table]})"""
+    held = f"acc_{HELD + 1:04}"
+    assert _count(seeded, going, label=hostile.label, now=NOW, held=held) == hostile.goes
 
 
 def test_hostile_rows_have_names_of_their_own_and_reasons() -> None:
