@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Dialect, Engine, ExceptionContext, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.pool import NullPool, QueuePool
 
@@ -104,6 +104,7 @@ class Database:
             _use_access_token(engine)
         event.listen(engine, "do_connect", _connect)
         event.listen(engine, "checkout", _allow_long_answers)
+        event.listen(engine, "handle_error", _name_silence)
         return engine
 
     @contextmanager
@@ -205,6 +206,13 @@ def _connect(dialect: Dialect, _record: object, args: Any, parameters: dict[str,
         ) from None
     except OSError:
         raise Retry("the connection to the database broke while it was being made") from None
+
+
+def _name_silence(context: ExceptionContext) -> None:
+    """Turn a network's errors, which pg8000 lets through as they are, into ours, and give the connection up."""
+    if isinstance(context.original_exception, OSError):
+        context.is_disconnect = True
+        raise Retry("the database stopped answering, or the network to it broke") from context.original_exception
 
 
 def _use_access_token(engine: Engine) -> None:
