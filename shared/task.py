@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["Context", "Entry", "entrypoint", "load"]  # Context is what a task annotates its run with
 
 
+# What Cloud Run passes on, so that nothing larger is read elsewhere either. In bytes; more is answered 413.
+_LARGEST_BODY = 32 << 20
+
 # A job's start this soon after a slot may be Scheduler's.
 _SCHEDULERS_START = timedelta(minutes=15)
 
@@ -78,13 +81,14 @@ def entrypoint(file: str, run: Callable[..., Any]) -> Callable[["flask.Request"]
     def main(request: "flask.Request") -> "flask.Response":
         return _serve(runner, request)
 
-    main.entry = entry  # type: ignore[attr-defined]
+    main.entry, main.runner = entry, runner  # type: ignore[attr-defined]
     return main
 
 
 def _serve(runner: Runner, request: "flask.Request") -> "flask.Response":
     import flask
 
+    request.max_content_length = _LARGEST_BODY
     headers = {k.lower(): v for k, v in request.headers.items()}
     asked = Request(request.method, request.path, request.args.to_dict(), headers, request.get_data(cache=True))
     with logs.fields(**logs.trace_fields(headers.get("x-cloud-trace-context"), runner.settings.project)):
