@@ -148,6 +148,20 @@ _LISTENERS = text("""
      where p.pubdelete and c.oid in (select relid from pg_partition_tree(cast(:oid as oid)))
      order by 1""")
 
+# PostgreSQL refuses to delete from a published table whose rows have no name a subscriber would know.
+_NAMELESS = text("""
+    select c.relname from pg_class c
+      join pg_namespace n on n.oid = c.relnamespace
+      join pg_publication_tables t on t.schemaname = n.nspname
+      join pg_publication p on p.pubname = t.pubname and p.pubdelete
+     where c.oid in (select relid from pg_partition_tree(cast(:oid as oid)) where isleaf)
+       and (t.tablename = c.relname
+            or t.tablename in (select relname from pg_class
+                                where oid in (select relid from pg_partition_ancestors(c.oid))))
+       and (c.relreplident = 'n' or c.relreplident = 'd' and not exists (
+           select 1 from pg_index i where i.indrelid = c.oid and i.indisprimary))
+     order by 1 limit 1""")
+
 _KEYED_BY = text("""
     select p.partstrat = 'r' and p.partattrs[0] = a.attnum as by_range, p.partnatts = 1 as alone,
            p.partdefid <> 0 as has_default
@@ -214,6 +228,12 @@ def references(connection: Connection, oid: int) -> list[Reference]:
 def listeners(connection: Connection, oid: int) -> list[str]:
     """Delete triggers on the table or its partitions, and publications that pass deletions on."""
     return list(connection.execute(_LISTENERS, {"oid": oid}).scalars())
+
+
+def nameless(connection: Connection, oid: int) -> str | None:
+    """A published table of these that has neither primary key nor another replica identity, or None."""
+    found: str | None = connection.execute(_NAMELESS, {"oid": oid}).scalar()
+    return found
 
 
 @dataclass(frozen=True)

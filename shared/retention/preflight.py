@@ -83,6 +83,11 @@ def examine(connection: Connection, rule: Rule, now: datetime) -> Target:
     target = Target(rule, found, kind, cutoff, bound, (), (), references, ())
     _check_condition(connection, target)
     _check_references(connection, target, notes)
+    if nameless := catalogue.nameless(connection, found.oid):
+        raise Unfit(
+            f"{nameless} is published and has no replica identity, so PostgreSQL refuses to delete from it: give it a "
+            "primary key, or `alter table … replica identity full`"
+        )
     if rule.archive and not found.key:
         raise Unfit(f"table {rule.table} has no primary key, so its rows cannot be archived: add one, or drop archive")
     expired, young = _by_bounds(connection, target)
@@ -95,7 +100,9 @@ def examine(connection: Connection, rule: Rule, now: datetime) -> Target:
         if leaf.kind != "r":
             raise Unfit(f"{leaf.name} is a foreign table: delete its rows where they are kept")
         if not leaf.may_delete:
-            raise Unfit(f"no right to select, update (to lock) and delete on {leaf.name}: run `keeper migrate --grants`")
+            raise Unfit(
+                f"no right to select, update (to lock) and delete on {leaf.name}: run `keeper migrate --grants`"
+            )
         leaves.append((leaf, indexed(connection, target, leaf)))
     unindexed = [leaf for leaf, ordered in leaves if not ordered and leaf.bytes > 64 << 20]
     if unindexed:

@@ -183,6 +183,11 @@ WRONG: list[tuple[list[str], dict[str, Any], str]] = [
         "row-level security",
     ),
     (
+        ["create table log (at timestamptz)", f"grant all on log to {ROLE}", "create publication p for table log"],
+        {"table": "log"},
+        "replica identity",
+    ),
+    (
         ["create table log (at timestamptz)", f"grant all on log to {ROLE}"],
         {"table": "log", "archive": {"keep_days": 5}},
         "no primary key",
