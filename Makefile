@@ -50,11 +50,13 @@ lock: setup ## Compile the pins anew from pyproject.toml
 	  -o requirements.txt pyproject.toml
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url \
 	  -c requirements.txt --group laptop --group dev -o requirements-dev.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url \
+	  -c requirements.txt -c requirements-dev.txt --group bench -o requirements-bench.txt
 
 .PHONY: lock-check
 lock-check: setup ## Fail where the pins no longer follow from pyproject.toml
-	@cp requirements.txt requirements-dev.txt $(VENV)/ && $(MAKE) -s lock && \
-	  diff -u $(VENV)/requirements.txt requirements.txt && diff -u $(VENV)/requirements-dev.txt requirements-dev.txt
+	@cp requirements*.txt $(VENV)/ && $(MAKE) -s lock && \
+	  for pins in requirements*.txt; do diff -u $(VENV)/$$pins $$pins || exit 1; done
 
 .PHONY: clean
 clean: ## Forget the laptop's plane: its database, objects and secrets

@@ -63,6 +63,7 @@ def killer(environment: Mapping[str, str], folder: Path) -> Iterator[Killer]:
 
 
 def _zygote() -> None:
+    import shared.relay.pubsub
     import shared.retention.purge
     import shared.task  # noqa: F401 - imported once, inherited by every child
 
@@ -91,7 +92,7 @@ def _live(order: dict[str, Any], writer: int) -> None:
     from shared import settings as settings_module
     from shared.call import of_slot
     from shared.clock import parse_rfc3339
-    from shared.manifest import Cron
+    from shared.manifest import Cron, Every
     from shared.task import load
 
     steps = itertools.count(1)
@@ -117,7 +118,7 @@ def _live(order: dict[str, Any], writer: int) -> None:
 
     entry = load(Path(order["folder"]))
     runner = entry.runner(settings_module.read(order["environment"]), Frozen())
-    call = of_slot(next(t for t in entry.task.triggers if isinstance(t, Cron)), parse_rfc3339(order["slot"]))
+    call = of_slot(next(t for t in entry.task.triggers if isinstance(t, Cron | Every)), parse_rfc3339(order["slot"]))
     result = runner.execute(call)
     os.write(
         writer,

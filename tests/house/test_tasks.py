@@ -135,7 +135,6 @@ SEED_ROWS = {
     "/approvals": "approvals",
 }
 NOT_YET_BUILT = {
-    "outbox_relay",
     "telemetry_ingest",
     "ping_services",
     "aggregate_analytics",

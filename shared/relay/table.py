@@ -1,0 +1,197 @@
+"""An outbox table's rows: claim what is due, write down what became of it, count what waits.
+
+A row is published (`published_at` is set), dead (not published, five failed attempts: what db_cleanup deletes after
+seven days) or waiting. A claim changes nothing on the row. It does not have to: the run's lease makes its holder the
+only relay, the fence in each of its transactions makes a former holder unable to write, and a row claimed by a run
+that died is waiting again at once instead of when some claim expires.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+from sqlalchemy.dialects.postgresql import dialect
+
+from shared.relay.event import LONGEST, Event
+
+DEAD_AFTER = 5
+
+# Tells topic and key apart in the one text by which a lane is named to the server.
+_BETWEEN = "\x1f"
+
+_preparer = dialect().identifier_preparer  # type: ignore[no-untyped-call]
+
+
+def quoted(table: str) -> str:
+    """`table` or `schema.table` as SQL."""
+    return ".".join(_preparer.quote(part) for part in table.split("."))
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in the order of a table's rows: (created_at, id), as PostgreSQL writes them."""
+
+    created_at: str = "-infinity"
+    id: str = "00000000-0000-0000-0000-000000000000"
+
+
+@dataclass(frozen=True)
+class Lane:
+    """What is kept in order: the events of one key of one topic."""
+
+    topic: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A failed attempt as the row says it: `attempts` including this one, when to try again (None: dead)."""
+
+    id: str
+    attempts: int
+    error: str
+    next_attempt_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Events in the table's order. `ended`: there are no more behind the last one."""
+
+    events: Sequence[Event]
+    last: Position
+    ended: bool
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """How many events wait, since when the oldest does, and how many are dead."""
+
+    backlog: int
+    oldest: datetime | None
+    dead: int
+
+
+class OutboxTable:
+    """The table `name`, of the shape of groundskeeper.outbox. Every method is part of the caller's transaction."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        at = quoted(name)
+        # The sizes are summed before a payload is fetched, so that a claim's memory is bounded whatever rows hold.
+        self._claim = text(f"""
+            with due as materialized (
+              select id, created_at, topic, ordering_key, attempts, payload
+                from {at}
+               where published_at is null
+                 and attempts < :dead_after
+                 and (next_attempt_at is null or next_attempt_at <= :now)
+                 and (created_at, id) > (cast(:after_at as timestamptz), cast(:after_id as uuid))
+                 and topic <> all(cast(:topics as text[]))
+                 and (ordering_key is null or topic || :between || ordering_key <> all(cast(:lanes as text[])))
+               order by created_at, id
+               limit :rows
+                 for update skip locked),
+            sized as materialized (
+              select id, created_at, topic, ordering_key, attempts, payload,
+                     octet_length(cast(payload as text)) as size
+                from due),
+            summed as (
+              select id, created_at, topic, ordering_key, attempts, payload, size,
+                     sum(size) over (order by created_at, id) - size as before
+                from sized)
+            select cast(id as text), cast(created_at as text), topic, ordering_key, attempts, size,
+                   case when size <= :longest then payload ->> 'type' end,
+                   case when size <= :longest then cast(payload as text) end
+              from summed
+             where before < :bytes
+             order by created_at, id""")
+        self._published = text(f"""
+            update {at}
+               set published_at = :now
+             where id = any(cast(:ids as uuid[])) and published_at is null""")
+        self._failed = text(f"""
+            update {at} t
+               set attempts = f.attempts, last_error = f.error, next_attempt_at = f.at
+              from unnest(cast(:ids as uuid[]), cast(:attempts as smallint[]), cast(:errors as text[]),
+                          cast(:moments as timestamptz[])) as f (id, attempts, error, at)
+             where t.id = f.id and t.published_at is null""")
+        self._held = text(f"""
+            select topic, ordering_key, max(next_attempt_at)
+              from {at}
+             where published_at is null
+               and attempts < :dead_after
+               and next_attempt_at > :now
+               and ordering_key is not null
+             group by topic, ordering_key""")
+        self._waiting = text(f"""
+            select count(*) filter (where attempts < :dead_after),
+                   min(created_at) filter (where attempts < :dead_after),
+                   count(*) filter (where attempts >= :dead_after)
+              from {at}
+             where published_at is null""")
+
+    def claim(
+        self,
+        connection: Connection,
+        *,
+        now: datetime,
+        after: Position,
+        rows: int,
+        bytes_: int,
+        lanes: Iterable[Lane] = (),
+        topics: Iterable[str] = (),
+    ) -> Claim:
+        """The next events behind `after` that are due at `now`: at most `rows`, and no more once their bodies pass
+        `bytes_`. A body above LONGEST is not fetched. `lanes` and `topics` are held back.
+        """
+        found = connection.execute(
+            self._claim,
+            {
+                "dead_after": DEAD_AFTER,
+                "now": now,
+                "after_at": after.created_at,
+                "after_id": after.id,
+                "topics": list(topics),
+                "between": _BETWEEN,
+                "lanes": [f"{lane.topic}{_BETWEEN}{lane.key}" for lane in lanes],
+                "rows": rows,
+                "bytes": bytes_,
+                "longest": LONGEST,
+            },
+        ).all()
+        events = [
+            Event(id_, topic, key, kind, body and body.encode(), attempts, _size(length, key, kind))
+            for id_, _, topic, key, attempts, length, kind, body in found
+        ]
+        last = Position(found[-1][1], found[-1][0]) if found else after
+        return Claim(events, last, len(found) < rows and sum(row[5] for row in found) < bytes_)
+
+    def publish(self, connection: Connection, ids: Sequence[str], now: datetime) -> int:
+        """Note that the broker has these; how many rows say so now that did not before."""
+        # the array as text: the driver looks at each character of a list's strings, and a UUID has none to escape
+        return connection.execute(self._published, {"ids": f"{{{','.join(ids)}}}", "now": now}).rowcount
+
+    def fail(self, connection: Connection, failed: Sequence[Failed]) -> None:
+        """Note failed attempts."""
+        values = {
+            "ids": [one.id for one in failed],
+            "attempts": [one.attempts for one in failed],
+            "errors": [one.error for one in failed],
+            "moments": [one.next_attempt_at and one.next_attempt_at.isoformat() for one in failed],
+        }
+        connection.execute(self._failed, values)
+
+    def held(self, connection: Connection, now: datetime) -> dict[Lane, datetime]:
+        """The lanes one of whose events failed and is not due yet: until when each waits."""
+        found = connection.execute(self._held, {"dead_after": DEAD_AFTER, "now": now})
+        return {Lane(topic, key): until for topic, key, until in found}
+
+    def waiting(self, connection: Connection) -> Waiting:
+        """What waits in this table."""
+        return Waiting(*connection.execute(self._waiting, {"dead_after": DEAD_AFTER}).one())
+
+
+def _size(length: int, key: str | None, kind: str | None) -> int:
+    """At least the bytes of a body of `length` with all that goes along; a character is four bytes at most."""
+    return length + 4 * (len(key or "") + len(kind or "")) + 128

@@ -1,0 +1,5 @@
+"""The relay's fixtures."""
+
+from tests.relay.fixtures import pubsub as pubsub
+from tests.relay.fixtures import relay as relay
+from tests.relay.fixtures import write as write
