@@ -51,8 +51,9 @@ resource "google_secret_manager_secret" "secret" {
   }
 
   rotation {
-    rotation_period    = "${lookup(local._rotation.days, each.key, local._rotation.default_days) * 86400}s"
-    next_rotation_time = timeadd(plantimestamp(), "${lookup(local._rotation.days, each.key, local._rotation.default_days) * 24}h")
+    rotation_period = "${lookup(local._rotation.days, each.key, local._rotation.default_days) * 86400}s"
+    # the first of next month, when rotate_secrets runs: to the second it would differ between a plan and its apply
+    next_rotation_time = formatdate("YYYY-MM-01'T'00:00:00Z", timeadd(plantimestamp(), "744h"))
   }
 
   depends_on = [google_pubsub_topic_iam_member.rotation]

@@ -23,6 +23,14 @@ locals {
       "functions/${x.name}/task.yaml: run.${x.key} is not a key of task.yaml" if !contains(local._known.run, x.key)
     ],
     [
+      for name, t in local.tasks : "functions/${name}/task.yaml: owner: expected a label, a-z first, then a-z, 0-9, _ and -"
+      if !can(regex("^[a-z][a-z0-9_-]{0,62}$", t.owner))
+    ],
+    [
+      for name, t in local.tasks : "functions/${name}/task.yaml: summary: expected 1 to 256 characters, a description's limit"
+      if length(t.summary) < 1 || length(t.summary) > 256
+    ],
+    [
       for name, t in local.tasks : "functions/${name}/task.yaml: run.kind: expected function or job, got '${t.kind}'"
       if !contains(["function", "job"], t.kind)
     ],

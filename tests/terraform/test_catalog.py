@@ -168,6 +168,7 @@ DANGLING = {
     "requires: []": ("requires: [left-pad]", "has no pin"),
     "destructive: true": ("destructive: true\nkms: [keks]", "keys.yaml has no such key"),
     "owner: security": ("owner: security\nroles: [roles/owner]", "roles/owner is not in terraform/data/roles.yaml"),
+    "owner: security\ntriggers": ("owner: The Security Team\ntriggers", "owner: expected a label"),
     "owner:": ("starts: [nobody_there]\nowner:", "starts nobody_there: there is no such task"),
     "tables:": ("buckets: [{bucket: pail, access: read}]\ntables:", "buckets.yaml has no such bucket"),
     "cpu: 1,": ("cpu: 1, ingress: all,", "needs an http trigger"),
