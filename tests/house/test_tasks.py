@@ -136,7 +136,6 @@ SEED_ROWS = {
 }
 NOT_YET_BUILT = {
     "telemetry_ingest",
-    "ping_services",
     "aggregate_analytics",
     "lighthouse_scan",
     "ml_events",

@@ -1,0 +1,1 @@
+"""Telemetry: probing what customers run, and rolling up what was seen."""
