@@ -106,10 +106,14 @@ class Transfer:
 
     def _opened(self, descriptor: int, _purpose: int) -> int:
         """Close our end: pycurl has made a duplicate of it for curl."""
-        if self._socket is not None:
-            self._socket.close()
+        self._drop()
         self._descriptor = descriptor
         return int(pycurl.SOCKOPT_OK)
+
+    def _drop(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
     def _write(self, data: bytes) -> int:
         self._received += len(data)
@@ -153,9 +157,12 @@ class Transfer:
 
     def refusal(self) -> tuple[bool, str]:
         """Why there was no connection, in words, and whether the reason is ours."""
-        number = self.handle.getinfo(pycurl.OS_ERRNO)
         if self.trouble is not None:
             return True, self.trouble
+        if self._descriptor is None:  # curl got no socket at all: the duplicate of ours was one too many
+            self._drop()
+            return True, "ours: no socket was left"
+        number = self.handle.getinfo(pycurl.OS_ERRNO)
         if number in _OURS:
             return True, _OURS[number]
         return False, _THEIRS.get(number, "connect: failed")
@@ -172,4 +179,5 @@ class Transfer:
 
     def close(self) -> None:
         """Free the handle."""
+        self._drop()
         self.handle.close()

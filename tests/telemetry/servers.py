@@ -135,12 +135,6 @@ class Web(socketserver.ThreadingTCPServer):
         self.hits["connections"] += 1
         return connection, address
 
-    def quiet(self) -> None:
-        """Wait until nobody is connected, and count the most from here."""
-        while self.open_now:
-            time.sleep(0.02)
-        self.most_open = 0
-
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that hangs up is what these tests are about."""
 
@@ -149,16 +143,8 @@ class _Conversation(socketserver.BaseRequestHandler):
     server: Web
 
     def handle(self) -> None:
-        server = self.server
-        with server.guard:
-            server.open_now += 1
-            server.most_open = max(server.most_open, server.open_now)
-        try:
-            with contextlib.suppress(OSError):
-                self._talk()
-        finally:
-            with server.guard:
-                server.open_now -= 1
+        with contextlib.suppress(OSError):
+            self._talk()
 
     def _talk(self) -> None:
         connection = self.request
@@ -205,7 +191,12 @@ class _Conversation(socketserver.BaseRequestHandler):
         elif word == "hang":
             connection.recv(1)  # until the client has had enough
         elif word == "slow":
+            with self.server.guard:
+                self.server.open_now += 1
+                self.server.most_open = max(self.server.most_open, self.server.open_now)
             time.sleep(0.2)
+            with self.server.guard:
+                self.server.open_now -= 1
             connection.sendall(b"HTTP/1.1 200 x\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
         elif word == "stream":
             connection.sendall(b"HTTP/1.1 200 x\r\nConnection: close\r\n\r\n")
