@@ -59,8 +59,8 @@ class Kafka:
                 "message.max.bytes": LONGEST,
                 "message.timeout.ms": _ANSWER_MS,
                 "linger.ms": 2,
-            },
-            logger=None,
+                "log_level": 2,  # what goes wrong is in the delivery reports; the client would write to stderr
+            }
         )
 
     def flaw(self, event: Event) -> str | None:

