@@ -198,6 +198,13 @@ def _triggers(top: Fields) -> tuple[Trigger, ...]:
         found.append(_TRIGGERS[kinds[0]](fields))
         fields.known.extend(_TRIGGERS)
         fields.done()
+    public = next((t for t in found if isinstance(t, Http) and t.auth != "service"), None)
+    if public is not None and any(not isinstance(t, Http) for t in found):
+        # Nothing but IAM tells Scheduler's and Pub/Sub's calls from a stranger's.
+        raise ManifestError(
+            f"{top.where}.triggers: {public.path} is reachable from the internet (auth {public.auth!r}), so anyone "
+            "could start what is scheduled or subscribed here too: make the endpoint a task of its own"
+        )
     if len(set(found)) != len(found):
         raise ManifestError(f"{top.where}.triggers: the same trigger stands twice: remove one")
     return tuple(found)

@@ -52,14 +52,19 @@ def test_every_kind_of_trigger_is_read(write: Write) -> None:
         """\
   - {every_s: 5}
   - {topic: app-events}
-  - http: {path: /api/v1/x, methods: [POST, DELETE], auth: firebase, reason: "called by the web client"}
+  - http: {path: /api/v1/x, methods: [POST, DELETE], auth: service}
 """,
     )
     assert load(write(text)).triggers == (
         Every(5),
         Topic("app-events"),
-        Http("/api/v1/x", ("POST", "DELETE"), "firebase", "called by the web client"),
+        Http("/api/v1/x", ("POST", "DELETE"), "service"),
     )
+
+
+def test_a_public_endpoint_says_why(write: Write) -> None:
+    text = GOOD.replace('{cron: "0 6 * * *"}', "{http: {path: /x, methods: [GET], auth: stripe, reason: signed calls}}")
+    assert load(write(text)).triggers == (Http("/x", ("GET",), "stripe", "signed calls"),)
 
 
 # (what is changed, the change, the words the error must hold)
@@ -82,6 +87,11 @@ WRONG: list[tuple[str, str, tuple[str, ...]]] = [
     ('{cron: "0 6 * * *"}', "{topic: A}", ("triggers[0].topic", "'A'")),
     ('{cron: "0 6 * * *"}', "{http: {path: /x, methods: [POST], auth: firebase}}", ("reason", "internet")),
     ('{cron: "0 6 * * *"}', "{http: {path: /x, methods: [], auth: service}}", ("methods", "empty")),
+    (
+        'triggers:\n  - {cron: "0 6 * * *"}',
+        'triggers:\n  - {http: {path: /x, methods: [GET], auth: stripe, reason: signed}}\n  - {cron: "0 6 * * *"}',
+        ("triggers", "/x", "a task of its own"),
+    ),
     ("kind: function", "kind: job, ingress: all", ("run.ingress", "not a key")),
     ("must_succeed_within_s: 93600\n", "", ("must_succeed_within_s", "watchdog")),
     ("tables: {}", "tables: {}\ndestructive: true", ("caps", "destructive")),
