@@ -1,5 +1,6 @@
 """`keeper pause`, `resume`, `approvals`, `hold`: what operators decide. Each deed is in the operators' audit."""
 
+import difflib
 import uuid
 from datetime import datetime, timedelta
 
@@ -174,7 +175,13 @@ def add_hold(
         raise Refused("say what to hold: --table, --account, both, or --all")
     with session(actor) as at:
         now = at.clock.now()
-        with at.database.transaction() as connection:
+        known = {name for task in at.tasks().values() for tables in task.tables.values() for name in tables}
+        if table is not None and table not in known:
+            # A hold on a name nobody deletes from would hold nothing, and its operator would not know.
+            near = difflib.get_close_matches(table, known, n=3) or sorted(known)
+            raise Refused(f"no task touches a table {table!r}: did you mean {', '.join(near)}?")
+        # Batches under way are waited for, so the lock may take a while to come.
+        with at.database.transaction(lock_timeout_ms=60_000, statement_timeout_ms=70_000) as connection:
             hold_id = holds.add(
                 connection,
                 reason=reason,
