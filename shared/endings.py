@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from shared.call import BadCall
@@ -11,6 +11,9 @@ from shared.errors import ConfigurationError, Ending, LeaseLost, Outcome
 from shared.logs import log
 from shared.redaction import describe, redact
 from shared.strict_yaml import ManifestError
+
+# What may be raised before there is a run, beside defects.
+FORESEEN = (Ending, ConfigurationError, ManifestError, SQLAlchemyError)
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from shared import ledger
 from shared.context import Context
 from shared.database import Database
-from shared.errors import ConfigurationError, Ending
+from shared.endings import FORESEEN
 from shared.logs import log
 from shared.redaction import describe
 
@@ -41,7 +39,7 @@ def _beat(database: Database, context: Context, fence: int, stop: threading.Even
             with database.transaction(name=f"{context.task.name}/heartbeat", statement_timeout_ms=_TIMEOUT_MS) as at:
                 alive = ledger.heartbeat(at, fence, done=context.done, total=context.total)
             silent_since = asked  # the lease counts from when the database heard of us, at the earliest
-        except (SQLAlchemyError, Ending, ConfigurationError, OSError) as error:
+        except FORESEEN as error:
             log.warning("heartbeat failed", error=describe(error))
             alive = context.clock.monotonic() - silent_since < ledger.LEASE_S
         if not alive:

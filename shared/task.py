@@ -20,7 +20,7 @@ from shared import settings as settings_module
 from shared.call import BadCall, Call, Request, by_hand, of_slot, parse
 from shared.clock import Clock, SystemClock
 from shared.context import Context
-from shared.endings import ended
+from shared.endings import FORESEEN, ended
 from shared.errors import OUTCOMES, ConfigurationError
 from shared.manifest import Cron, Task
 from shared.result import Result
@@ -174,7 +174,7 @@ def main() -> int:
         return 2
     try:
         result = run_job(Path(sys.argv[1]).resolve(), settings_module.read(), SystemClock())
-    except Exception as error:  # also a database that is down before there is a run: in words, with its exit code
+    except FORESEEN as error:
         how = ended(error)
         logs.log.error("the job cannot start", outcome=how.outcome.value, error=how.error)
         return OUTCOMES[how.outcome].exit
