@@ -2,6 +2,8 @@
 
 import json
 import logging
+import time
+from urllib.parse import quote
 
 import pytest
 
@@ -18,6 +20,8 @@ from shared.redaction import describe, redact, register
         "whsec_abcdef123456",
         "eyJhbGciOiJub25l.eyJzdWIiOiIx.x",
         "ya29.a0AfH6SMBx",
+        "AIzaSyA-a0Afa0Afa0Afa0Afa0Afa0Afa0Afa0A",
+        "-----BEGIN PRIVATE KEY-----\\nhunter2\\nabcdef\\n-----END PRIVATE KEY-----",
         "jo@example.com",
     ],
 )
@@ -32,6 +36,30 @@ def test_shapes_of_secrets_and_personal_data_are_masked(secret: str) -> None:
 def test_every_secret_that_was_read_is_masked() -> None:
     register("correct horse battery")
     assert redact("the correct horse battery staple") == "the *** staple"
+
+
+@pytest.mark.parametrize("secret", ['with "quotes" and\nlines', "ümläute ß", "p@ss/wörd+1"])
+def test_a_secret_is_masked_however_it_is_written(secret: str) -> None:
+    register(secret + "\n")
+    written = (secret, json.dumps(secret), json.dumps(secret, ensure_ascii=False), quote(secret, safe=""))
+    for form in written:
+        assert form.strip('"') not in redact(f"before {form} after")
+
+
+def test_a_secret_that_begins_like_another_leaves_nothing_of_it() -> None:
+    register("correct horse")
+    register("correct horse battery staple")
+    assert redact("a correct horse battery staple b") == "a *** b"
+
+
+def test_a_long_word_takes_no_longer_than_its_length() -> None:
+    began = time.process_time()
+    redact("x" * 2_000_000)
+    assert time.process_time() - began < 5  # it was the square of its length: hours
+
+
+def test_what_no_database_column_takes_is_left_out() -> None:
+    assert redact("a\0b") == "ab"
 
 
 def test_a_defect_is_described_without_its_message() -> None:
