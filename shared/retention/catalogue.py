@@ -1,7 +1,7 @@
 """What the live catalogue says of a table: columns, rights, key, partitions, references, triggers."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -138,7 +138,8 @@ _REFERENCES = text("""
 # Deletions that something else hears of: a drop would not tell it.
 _LISTENERS = text("""
     select 'trigger ' || t.tgname from pg_trigger t
-     where t.tgrelid in (select relid from pg_partition_tree(cast(:oid as oid))) and not t.tgisinternal
+     where t.tgrelid in (select relid from pg_partition_tree(cast(:oid as oid)) union select cast(:oid as oid))
+       and not t.tgisinternal
        and t.tgenabled <> 'D' and (t.tgtype & 8) <> 0
      union
     select 'publication ' || p.pubname
@@ -154,7 +155,8 @@ _NAMELESS = text("""
       join pg_namespace n on n.oid = c.relnamespace
       join pg_publication_tables t on t.schemaname = n.nspname
       join pg_publication p on p.pubname = t.pubname and p.pubdelete
-     where c.oid in (select relid from pg_partition_tree(cast(:oid as oid)) where isleaf)
+     where c.oid in (select relid from pg_partition_tree(cast(:oid as oid)) union select cast(:oid as oid))
+       and c.relkind = 'r'
        and (t.tablename = c.relname
             or t.tablename in (select relname from pg_class
                                 where oid in (select relid from pg_partition_ancestors(c.oid))))
@@ -171,23 +173,28 @@ _KEYED_BY = text("""
 
 
 def relation(connection: Connection, table: str) -> Relation | None:
-    """The table called `table` (`table` or `schema.table`), or None."""
-    row = connection.execute(_RELATION, {"table": _exact(table)}).one_or_none()
+    """The table called `table` (`table` or `schema.table`, as policies write it), or None."""
+    found = named(connection, _exact(table))
+    return found and replace(found, names=found.names | {table})
+
+
+def named(connection: Connection, name: str) -> Relation | None:
+    """The table whose name in SQL is `name`, or None."""
+    row = connection.execute(_RELATION, {"table": name}).one_or_none()
     if row is None:
         return None
-    columns = {r.attname: r.type for r in connection.execute(_COLUMNS, {"oid": row.oid})}
-    leaves = connection.execute(_LEAVES, {"oid": row.oid}).all() if row.reachable else []
+    below = connection.execute(_LEAVES, {"oid": row.oid}).all() if row.reachable else []
     return Relation(
         oid=row.oid,
         name=_named(row),
-        names=_names(row) | {table},
+        names=_names(row) | {_named(row)},
         kind=row.kind,
-        columns=columns,
+        columns={r.attname: r.type for r in connection.execute(_COLUMNS, {"oid": row.oid})},
         key=tuple(row.key or ()),
         rls=row.rls,
         may_own=row.may_own,
-        bytes=sum(leaf.bytes for leaf in leaves),
-        rows=sum(max(leaf.rows, 0) for leaf in leaves),
+        bytes=sum(leaf.bytes for leaf in below),
+        rows=sum(max(leaf.rows, 0) for leaf in below),
     )
 
 

@@ -14,7 +14,8 @@ from sqlalchemy.exc import DBAPIError
 from shared.context import Context
 from shared.errors import Partial, Stopped
 from shared.redaction import sqlstate
-from shared.retention import catalogue, duplicates, held, moments, partitions, preflight
+from shared.retention import archive, catalogue, duplicates, held, moments, partitions, preflight
+from shared.retention.archive import NotArchived
 from shared.retention.catalogue import Leaf
 from shared.retention.pace import GaveWay, Limits, Pace
 from shared.retention.partitions import Undroppable
@@ -57,6 +58,9 @@ def purge(ctx: Context, survey: Survey, limits: Limits) -> dict[str, int]:
         for copies in survey.copies:
             with outcome.of(copies.policy.name):
                 duplicates.delete(ctx, copies, pace)
+        if survey.archives:
+            with outcome.of("archives"):
+                archive.destroy_expired(ctx)
     except Stopped as stopped:
         if outcome.failed:
             raise Partial([*outcome.failed, f"stopped: {stopped}"], {}) from stopped
@@ -82,7 +86,7 @@ class _Outcome:
             yield
         except GaveWay as waited:
             self.gave_way.append(f"{rule}: {waited}")
-        except (Unfit, Undroppable) as unfit:
+        except (Unfit, Undroppable, NotArchived) as unfit:
             self.failed.append(f"{rule}: {unfit}")
         except DBAPIError as error:
             state = sqlstate(error)
@@ -96,7 +100,12 @@ def _keep(ctx: Context, target: Target, pace: Pace, outcome: _Outcome) -> None:
     name = target.rule.name
     outcome.failed += [f"{name}: {left}" for left in partitions.recover(ctx, target)]
     in_use = 0
+    if target.rule.archive:
+        archive.remove_unknown(ctx, target)
     for leaf, indexed in [*_undropped(ctx, target, pace, outcome), *target.leaves]:
+        if target.rule.archive:
+            archive.archive_rows(ctx, target, leaf, indexed=indexed, pace=pace)
+            continue
         in_use += delete_rows(ctx, target, leaf, indexed=indexed, pace=pace)
     if in_use:
         ctx.count(f"{name}.in_use", in_use)

@@ -11,7 +11,8 @@ from shared.context import Context
 from shared.holds import Hold
 from shared.plans import Item, Plan
 from shared.redaction import sqlstate
-from shared.retention import catalogue, duplicates, held, moments, partitions, preflight
+from shared.retention import archive, catalogue, duplicates, held, moments, partitions, preflight
+from shared.retention.archive import NotArchived
 from shared.retention.catalogue import Reference
 from shared.retention.duplicates import Copies
 from shared.retention.partitions import Size
@@ -30,6 +31,7 @@ class Survey:
     copies: tuple[Copies, ...]
     problems: tuple[str, ...]
     held: dict[str, int]  # rule -> due rows that a legal hold keeps
+    archives: int  # how many archives are over
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,9 @@ def look(ctx: Context, policy: Policy, *, count_within_s: int) -> Survey:
             else f"duplicates by {', '.join(surplus.key)}; the first by {surplus.keep} stays"
         )
         items.append(Item(surplus.name, rows, why=why))
+    over = _archives(ctx)
+    if over:
+        items.append(Item("archives", over, unit="archives", why="their time is over"))
     if plain := [rule.name for rule in policy.rules if rule.archive is None]:
         notes.append(f"no undo (data minimisation): {', '.join(plain)}")
     predicates = {
@@ -91,7 +96,17 @@ def look(ctx: Context, policy: Policy, *, count_within_s: int) -> Survey:
         tuple(copies),
         tuple(problems),
         kept,
+        over,
     )
+
+
+def _archives(ctx: Context) -> int:
+    try:
+        store = archive.store_of(ctx)
+    except NotArchived:  # said by each rule that archives; without a place there is nothing to destroy
+        return 0
+    with ctx.read() as connection:
+        return len(archive.expired(connection, ctx, store))
 
 
 def _count(ctx: Context, target: Target, holds: Sequence[Hold], within_s: int) -> _Found:
@@ -201,7 +216,7 @@ def _gone_after(target: Target) -> str:
     if rule.archive is None:
         return ""
     days = rule.keep_days + rule.archive.keep_days
-    return f"; archived for {rule.archive.keep_days} days, gone everywhere but from backups after {days}"
+    return f"; archived for {rule.archive.keep_days} days, gone after {days} days and the bucket's grace (backups apart)"
 
 
 def _oldest(ctx: Context, ages: Sequence[timedelta | None]) -> str | None:

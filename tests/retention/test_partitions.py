@@ -70,7 +70,14 @@ def test_whole_days_are_dropped_and_the_day_of_the_cutoff_is_emptied_by_rows(
             {},
             "trigger hears",
         ),
-        (["create publication out_there for table ping"], {}, "publication out_there"),
+        (
+            [
+                *(f"alter table ping_{day} replica identity full" for day in range(13, 18)),
+                "create publication out_there for table ping",
+            ],
+            {},
+            "publication out_there",
+        ),
     ],
     ids=["default", "condition", "owner", "trigger", "publication"],
 )

@@ -1,0 +1,39 @@
+"""`keeper restore RUN_ID`: bring back what a run archived and deleted."""
+
+import sys
+import uuid
+from datetime import timedelta
+
+import click
+
+from shared.errors import OUTCOMES, Outcome
+from shared.keeper import show
+from shared.keeper.session import session
+
+
+@click.command()
+@click.argument("run_id", type=click.UUID)
+@click.option("--why", required=True, help="Why, for the hold and the audit.")
+@click.option("--hold-days", type=click.IntRange(1), default=30, show_default=True, help="How long it is kept.")
+@click.option("--as", "actor", help="Who asks (default: you).")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def restore(run_id: uuid.UUID, why: str, hold_days: int, actor: str | None, as_json: bool) -> None:
+    """Bring back the rows that RUN_ID archived and deleted, under a hold, and prove that they are the same."""
+    from shared.retention.restore import restore as bring_back
+
+    with session(actor) as at:
+        now = at.clock.now()
+        done = bring_back(
+            at.database, run_id, actor=at.actor, why=why, now=now, hold_until=now + timedelta(days=hold_days)
+        )
+    if as_json:
+        show.document(**done.document())
+    else:
+        proof = "equal to the archive" if done.equal else "not all of it is as it was"
+        show.console.print(
+            f"{done.restored:,} rows brought back, {done.present:,} were there already; {proof}. "
+            f"Held for {hold_days} days: `keeper hold list`"
+        )
+        for conflict in done.conflicts:
+            show.complain(f"{conflict.source}: {conflict.rows:,} rows stayed away: {conflict.why}")
+    sys.exit(OUTCOMES[Outcome.OK if done.equal else Outcome.PARTIAL].exit)

@@ -1,0 +1,371 @@
+"""Archive, then delete: a verified copy first, and then exactly the row versions that are in it.
+
+    copy rows out -> write Parquet -> read it back and compare -> manifest -> delete these row versions, and enter
+    the manifest into the ledger in the same transaction
+
+No transaction is open while anything is written elsewhere. A row that changed meanwhile has another version and
+stays. Killed before the last step, a run leaves files nobody knows of; the next run removes them. What has no entry
+in the ledger does not exist.
+"""
+
+import hashlib
+import json
+import re
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, text, update
+
+from shared import holds, objects
+from shared.clock import rfc3339
+from shared.context import Context
+from shared.errors import ConfigurationError
+from shared.objects import Changed, Exists, Missing, Objects
+from shared.retention import held, parquet
+from shared.retention.catalogue import Leaf
+from shared.retention.pace import Pace
+from shared.retention.preflight import Target
+from shared.retention.rules import Condition, inlined, quoted
+from shared.schema import archive_manifest
+
+BUCKET = "archive"
+FORMAT = 1
+
+# One file: small enough to stay in memory some times over, large enough to compress well.
+_MOST_ROWS, _FIRST_ROWS = 250_000, 5_000
+_MOST_BYTES = 16 << 20
+
+_STATEMENT_MS = 60_000
+
+# Each copied version is looked up at its place; reading the whole table for a join would be the planner's guess.
+_BY_PLACE = text(
+    "select set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),"
+    " set_config('enable_mergejoin', 'off', true)"
+)
+
+
+class NotArchived(Exception):
+    """The copy could not be written or verified, so nothing of it was deleted. The message says why."""
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What a store may raise; the cloud's client is asked only where it was loaded."""
+    cloud = sys.modules.get("google.api_core.exceptions")
+    return (OSError, Exists, Missing, Changed, *((cloud.GoogleAPIError,) if cloud else ()))
+
+
+@contextmanager
+def _storing(what: str) -> Iterator[None]:
+    """Say of a store that fails what could not be done. Raises NotArchived."""
+    try:
+        yield
+    except _failures() as error:
+        said = getattr(error, "strerror", None) or type(error).__name__
+        raise NotArchived(f"{what}: {said}") from error
+
+
+def store_of(ctx: Context) -> Objects:
+    """Where archives are. Raises NotArchived where nobody said."""
+    try:
+        return ctx.objects(BUCKET)
+    except ConfigurationError as error:
+        raise NotArchived(str(error)) from error
+
+
+def archive_rows(ctx: Context, target: Target, leaf: Leaf, *, indexed: bool, pace: Pace) -> None:
+    """Archive and delete the due rows of `leaf`; counts `<rule>.archived` and `<rule>.deleted`.
+
+    Raises NotArchived, Stopped and GaveWay; what is done by then is done.
+    """
+    store = store_of(ctx)
+    rows, walk = _FIRST_ROWS, _Walk(indexed)
+    while True:
+        pace.ready([leaf.oid, target.relation.oid])
+        ctx.check()
+        taken = _copy_out(ctx, target, leaf, walk, rows)
+        if taken is None:
+            return
+        versions, data, done = taken
+        if versions.tids:
+            _archive(ctx, target, leaf, store, versions, data)
+            rows = min(_MOST_ROWS, rows * 4, max(100, _MOST_BYTES * len(versions.tids) // max(len(data), 1)))
+        if done:
+            return
+
+
+class _Walk:
+    """Where the copying is: rows that changed since they were copied are left behind, not met again."""
+
+    def __init__(self, indexed: bool) -> None:
+        self.indexed = indexed
+        self.low: object = None
+        self.block = 0
+
+
+def _copy_out(
+    ctx: Context, target: Target, leaf: Leaf, walk: _Walk, rows: int
+) -> tuple[parquet.Versions, bytes, bool] | None:
+    """The next rows with their versions, by key; and whether these were the last. None: the table is held."""
+    versions = parquet.Versions()
+    columns = ", ".join(quoted(c) for c in target.relation.columns)
+    with ctx.read(statement_timeout_ms=_STATEMENT_MS) as connection:
+        state = held.now(connection, target, ctx.clock.now())
+        if state.whole:
+            return None
+        connection.execute(text(parquet.TEXT_SETTINGS))
+        span, last = _span(connection, target, leaf, walk, rows)
+        due = held.spared(target, state)
+        condition = inlined(Condition(f"{span.sql} and {due.sql}", {**span.binds, **due.binds}))
+        copy(
+            connection,
+            f"copy (select t.xmin, t.ctid, {columns} from only {leaf.name} t where {condition}"
+            f" order by {key_order(target.relation.key, target.relation.columns)}) to stdout (format csv)",
+            versions,
+        )
+    return versions, versions.data(), last
+
+
+def _span(connection: Connection, target: Target, leaf: Leaf, walk: _Walk, rows: int) -> tuple[Condition, bool]:
+    """The next stretch of the table: of the index by the timestamp, or of the heap. Moves `walk` on."""
+    if not walk.indexed:
+        blocks = connection.execute(
+            text("select pg_relation_size(cast(:oid as oid)) / cast(current_setting('block_size') as bigint)"),
+            {"oid": leaf.oid},
+        ).scalar_one()
+        first, past = walk.block, walk.block + max(8, rows // 64)
+        walk.block = past
+        inside = "t.ctid >= cast(:first as tid) and t.ctid < cast(:past as tid)"
+        return Condition(inside, {"first": f"({first},0)", "past": f"({past},0)"}), past >= blocks
+    stamp, due = target.timestamp, target.due()
+    start, binds = "true", {}
+    if walk.low is not None:
+        start, binds["low"] = f"{stamp} >= cast(:low as {target.kind})", str(walk.low)
+    edge = connection.execute(
+        text(
+            f"select cast(max(stamp) as text) from (select {stamp} as stamp from only {leaf.name} t"
+            f" where {start} and {due.sql} order by {stamp} limit :rows) batch"
+        ),
+        {**binds, **due.binds, "rows": rows},
+    ).scalar()
+    if edge is None:
+        return Condition("false", {}), True
+    after = connection.execute(
+        text(
+            f"select cast({stamp} as text) from only {leaf.name} t"
+            f" where {stamp} > cast(:edge as {target.kind}) and {due.sql} order by {stamp} limit 1"
+        ),
+        {**due.binds, "edge": edge},
+    ).scalar()
+    start_at, walk.low = walk.low, after
+    within = f"{start} and {stamp} <= cast(:edge as {target.kind})"
+    found = connection.execute(
+        text(f"select count(*) from (select 1 from only {leaf.name} t where {within} and {due.sql} limit :most) alike"),
+        {**binds, **due.binds, "edge": edge, "most": 4 * rows + 1},
+    ).scalar_one()
+    if found > 4 * rows:  # too many of one moment to take at once: go by place instead of by time
+        walk.indexed, walk.low = False, start_at
+        return _span(connection, target, leaf, walk, rows)
+    return (
+        Condition(within, {**binds, "edge": edge}),
+        after is None,
+    )
+
+
+def _archive(ctx: Context, target: Target, leaf: Leaf, store: Objects, versions: parquet.Versions, data: bytes) -> None:
+    archive_id, rule = uuid.uuid4(), target.rule
+    folder = f"{_folder(target.source)}/{ctx.run_id}/{archive_id}"
+    names = {"data": f"{folder}.parquet", "manifest": f"{folder}.json"}
+    table = parquet.parse(data, target.relation.columns)
+    packed = parquet.pack(table)
+    keep_days = rule.archive.keep_days if rule.archive else 0
+    expires_at = ctx.now + timedelta(days=keep_days)
+    manifest = json.dumps(
+        {
+            "format": FORMAT,
+            "run_id": str(ctx.run_id),
+            "source": target.source,
+            "rule": rule.name,
+            "rows": len(versions.tids),
+            "columns": target.relation.columns,
+            "key": list(target.relation.key),
+            "cutoff": rfc3339(target.cutoff),
+            "data": names["data"].rpartition("/")[2],
+            "bytes": len(packed),
+            "sha256": hashlib.sha256(packed).hexdigest(),
+            "copy_sha256": hashlib.sha256(data).hexdigest(),
+            "written_at": rfc3339(ctx.clock.now()),
+            "expires_at": rfc3339(expires_at),
+        },
+        indent=1,
+    ).encode()
+    with _storing(f"{target.source} could not be archived, so nothing of it was deleted"):
+        _put(store, names["data"], packed)
+        with store.open(names["data"]) as stream:
+            if not parquet.same(parquet.unpack(stream.read()), table):
+                raise NotArchived(f"the archive {names['data']} does not read back as it was written: kept both")
+        _put(store, names["manifest"], manifest)
+        with store.open(names["manifest"]) as stream:
+            if stream.read() != manifest:
+                raise NotArchived(f"the manifest {names['manifest']} does not read back as it was written")
+    entry = {
+        "archive_id": archive_id,
+        "run_id": ctx.run_id,
+        "source": target.source,
+        "location": f"{store.location}/{names['manifest']}",
+        "items": len(versions.tids),
+        "bytes": len(packed),
+        "sha256": hashlib.sha256(manifest).hexdigest(),
+        "cutoff": target.cutoff,
+        "written_at": ctx.clock.now(),
+        "expires_at": expires_at,
+    }
+    if not _delete(ctx, target, leaf, versions, entry):
+        for name in names.values():
+            _remove(store, name)
+
+
+def _delete(ctx: Context, target: Target, leaf: Leaf, versions: parquet.Versions, entry: dict[str, Any]) -> int:
+    """Delete exactly these row versions and enter their archive into the ledger; how many there still were."""
+    rule = target.rule.name
+    with ctx.begin(statement_timeout_ms=_STATEMENT_MS) as connection:
+        state = held.now(connection, target, ctx.clock.now())
+        if state.whole:
+            return 0
+        spared = held.spared(target, state)
+        connection.execute(_BY_PLACE)
+        chosen = (
+            f"select t.ctid from only {leaf.name} t"
+            " join unnest(cast(:tids as tid[]), cast(:xmins as xid[])) copied(copied_tid, copied_xmin)"
+            " on t.ctid = copied_tid and t.xmin = copied_xmin"
+            f" where {spared.sql} for update of t skip locked"
+        )
+        # One pass finds these versions unlocked and unchanged, and locks them; the other deletes what is locked.
+        deleted: int = connection.execute(
+            text(f"delete from only {leaf.name} t where t.ctid = any(array({chosen}))"),
+            {
+                **spared.binds,
+                "tids": '{"' + '","'.join(versions.tids) + '"}',
+                "xmins": "{" + ",".join(versions.xmins) + "}",
+            },
+        ).rowcount
+        if deleted:
+            connection.execute(insert(archive_manifest).values(**entry))
+        ctx.count(f"{rule}.deleted", deleted)
+        ctx.count(f"{rule}.archived", deleted)
+        if changed := len(versions.tids) - deleted:
+            ctx.count(f"{rule}.in_use", changed)
+    return deleted
+
+
+def _put(store: Objects, name: str, content: bytes) -> None:
+    with store.create(name) as sink:
+        sink.write(content)
+
+
+def _remove(store: Objects, name: str) -> None:
+    try:
+        store.delete(name, generation=store.stat(name).generation)
+    except Missing:
+        return  # gone is what was wanted
+
+
+def _folder(source: str) -> str:
+    return "rows/" + re.sub(r"[^A-Za-z0-9._-]", "_", source)
+
+
+def copy(connection: Connection, statement: str, stream: Any) -> None:
+    """Run a COPY on the transaction's connection, to or from `stream`."""
+    # The driver reads % as the beginning of a bind.
+    doubled = re.sub(r"'(?:[^']|'')*'|\"[^\"]*\"|%", lambda m: "%%" if m[0] == "%" else m[0], statement)
+    connection.connection.cursor().execute(doubled, stream=stream)  # type: ignore[call-arg]
+
+
+def key_order(key: tuple[str, ...], columns: dict[str, str]) -> str:
+    """The order by a primary key that no collation changes."""
+    text_like = ("text", "character varying", "character", "name", "citext")
+    return ", ".join(f"t.{quoted(c)}" + (' collate "C"' if columns[c] in text_like else "") for c in key)
+
+
+# --- the end of archives
+
+
+def expired(connection: Connection, ctx: Context, store: Objects) -> list[tuple[uuid.UUID, str]]:
+    """The archives of rows whose time is over and that no hold covers: id and location of the manifest, oldest
+    first."""
+    found = connection.execute(
+        select(archive_manifest.c.archive_id, archive_manifest.c.location, archive_manifest.c.source)
+        .where(
+            archive_manifest.c.expires_at <= ctx.now,
+            archive_manifest.c.destroyed_at.is_(None),
+            archive_manifest.c.location.startswith(f"{store.location}/rows/", autoescape=True),
+        )
+        .order_by(archive_manifest.c.expires_at)
+    ).all()
+    about = holds.in_force(connection, ctx.clock.now())
+    return [
+        (row.archive_id, row.location)
+        for row in found
+        if not any(h.table is None or h.table in (row.source, row.source.removeprefix("public.")) for h in about)
+    ]
+
+
+def destroy_expired(ctx: Context) -> None:
+    """Destroy archives whose time is over; the run counts them as `archives.destroyed`."""
+    store = store_of(ctx)
+    with ctx.read() as connection:
+        due = expired(connection, ctx, store)
+    for archive_id, location in due:
+        name = location.removeprefix(f"{store.location}/")
+        with _storing(f"the expired archive {archive_id} could not be destroyed"):
+            ctx.check()
+            _remove(store, name.removesuffix(".json") + ".parquet")
+            _remove(store, name)
+        with ctx.begin() as connection:
+            connection.execute(
+                update(archive_manifest)
+                .where(archive_manifest.c.archive_id == archive_id)
+                .values(destroyed_at=ctx.clock.now())
+            )
+            ctx.count("archives.destroyed")
+
+
+def remove_unknown(ctx: Context, target: Target) -> None:
+    """Remove files that a killed run wrote and never entered into the ledger."""
+    store = store_of(ctx)
+    with ctx.read() as connection:
+        known = {
+            str(archive_id)
+            for archive_id in connection.execute(
+                select(archive_manifest.c.archive_id).where(archive_manifest.c.source == target.source)
+            ).scalars()
+        }
+    with _storing(f"the archives of {target.source} could not be listed"):
+        for found in store.list(f"{_folder(target.source)}/"):
+            if found.name.rpartition("/")[2].rpartition(".")[0] not in known:
+                ctx.check()
+                _remove(store, found.name)
+
+
+def read_manifest(location: str, sha256: str) -> tuple[dict[str, Any], Objects]:
+    """An archive's manifest, proven against the ledger, and the place it lies in. Raises NotArchived."""
+    folder, _, name = location.rpartition("/")
+    place = objects.at(folder)
+    with _storing(f"the manifest {location} cannot be read"), place.open(name) as stream:
+        content = stream.read()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise NotArchived(f"the manifest {location} is not the one the ledger knows: its SHA-256 differs")
+    manifest: dict[str, Any] = json.loads(content)
+    return manifest, place
+
+
+def read_rows(manifest: dict[str, Any], place: Objects) -> Any:
+    """The rows of an archive as a table, proven against its manifest. Raises NotArchived."""
+    with _storing(f"the archive {manifest['data']} cannot be read"), place.open(manifest["data"]) as stream:
+        content = stream.read()
+    if hashlib.sha256(content).hexdigest() != manifest["sha256"]:
+        raise NotArchived(f"the archive {manifest['data']} is damaged: its SHA-256 is not its manifest's")
+    return parquet.unpack(content)

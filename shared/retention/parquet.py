@@ -1,0 +1,150 @@
+"""Rows as PostgreSQL's COPY gives them, to Parquet and back, without losing a sign.
+
+What has an exact Parquet type gets it; everything else stays PostgreSQL's own text. NULL and the empty text stay
+different. The settings that shape text are fixed, so that the same rows give the same bytes years later.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# SQL types that Parquet holds exactly. Temporal ones hold no infinity, so a file with one keeps them as text.
+_EXACT = {
+    "smallint": "int16",
+    "integer": "int32",
+    "bigint": "int64",
+    "boolean": "bool",
+    "real": "float32",
+    "double precision": "float64",
+}
+_FINITE = {
+    "date": "date32",
+    "timestamp without time zone": "timestamp[us]",
+    "timestamp with time zone": "timestamp[us, tz=UTC]",
+}
+
+# What shapes PostgreSQL's text of a value. Run it in the transaction of every COPY, out and in.
+TEXT_SETTINGS = (
+    "select set_config('DateStyle', 'ISO, YMD', true), set_config('IntervalStyle', 'postgres', true),"
+    " set_config('bytea_output', 'hex', true), set_config('extra_float_digits', '1', true),"
+    " set_config('xmlbinary', 'base64', true), set_config('timezone', 'UTC', true)"
+)
+
+
+@dataclass
+class Versions:
+    """Takes COPY's rows of `xmin, ctid, columns…` as CSV: keeps the row versions apart from the data.
+
+    Given to the driver as its stream; one call is one row.
+    """
+
+    xmins: list[str] = field(default_factory=list)
+    tids: list[str] = field(default_factory=list)
+    _rows: list[bytes] = field(default_factory=list)
+
+    def write(self, row: bytes) -> int:
+        """Take one row."""
+        xmin, block, line, data = row.split(b",", 3)
+        self.xmins.append(xmin.decode())
+        self.tids.append(f"{block[1:].decode()},{line[:-1].decode()}")
+        self._rows.append(data)
+        return len(row)
+
+    def data(self) -> bytes:
+        """The rows without their versions, as COPY would have given them."""
+        return b"".join(self._rows)
+
+
+@dataclass
+class Digest:
+    """Takes COPY's rows and keeps their SHA-256 only; a stream for the driver."""
+
+    _hash: Any = field(default_factory=hashlib.sha256)
+
+    def write(self, row: bytes) -> int:
+        """Take one row."""
+        self._hash.update(row)
+        return len(row)
+
+    def hex(self) -> str:
+        """The digest so far."""
+        return str(self._hash.hexdigest())
+
+
+def parse(data: bytes, columns: Mapping[str, str]) -> "pa.Table":
+    """COPY's CSV as a table; `columns` are names and SQL types in COPY's order."""
+    import pyarrow as pa
+
+    try:
+        return _parse(data, {name: _type(kind, finite=True) for name, kind in columns.items()})
+    except pa.ArrowInvalid:
+        return _parse(data, {name: _type(kind, finite=False) for name, kind in columns.items()})
+
+
+def _type(kind: str, *, finite: bool) -> "pa.DataType":
+    import pyarrow as pa
+
+    name = _EXACT.get(kind) or (_FINITE.get(kind) if finite else None)
+    if name is None:
+        return pa.string()
+    if name.startswith("timestamp"):
+        return pa.timestamp("us", "UTC" if "UTC" in name else None)
+    return pa.type_for_alias(name)
+
+
+def _parse(data: bytes, types: Mapping[str, "pa.DataType"]) -> "pa.Table":
+    import pyarrow as pa
+    from pyarrow import csv
+
+    return csv.read_csv(
+        pa.BufferReader(data),
+        read_options=csv.ReadOptions(column_names=list(types), block_size=max(1 << 20, len(data) // 8)),
+        parse_options=csv.ParseOptions(newlines_in_values=True),
+        convert_options=csv.ConvertOptions(
+            column_types=dict(types),
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            true_values=["t"],
+            false_values=["f"],
+        ),
+    )
+
+
+def pack(table: "pa.Table") -> bytes:
+    """The table as one Parquet file, compressed with zstd."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    sink = pa.BufferOutputStream()
+    parquet.write_table(table, sink, compression="zstd", compression_level=3)
+    return bytes(sink.getvalue())
+
+
+def unpack(content: bytes) -> "pa.Table":
+    """The table of a Parquet file."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    return parquet.read_table(pa.BufferReader(content))
+
+
+def same(one: "pa.Table", other: "pa.Table") -> bool:
+    """Whether two tables hold the same values; NaN is the same as NaN."""
+    if one.schema.names != other.schema.names or one.schema.types != other.schema.types:
+        return False
+    return one.equals(other) or lines(one, one.schema.names) == lines(other, other.schema.names)
+
+
+def lines(table: "pa.Table", columns: Sequence[str]) -> bytes:
+    """The table's `columns` as CSV that PostgreSQL's COPY takes."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    sink = pa.BufferOutputStream()
+    csv.write_csv(table.select(list(columns)), sink, csv.WriteOptions(include_header=False))
+    return bytes(sink.getvalue())
