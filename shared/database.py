@@ -145,6 +145,8 @@ class Database:
         )
         with engine.connect() as connection:
             _answer_within(connection, statement_timeout_ms)
+            if connection.exec_driver_sql("show row_security").scalar_one() != "off":
+                raise ConfigurationError(_OPTIONS_LOST)
             yield connection
 
     def pooled_by_transaction(self) -> bool:
@@ -176,6 +178,12 @@ class Database:
 _MANNERS = "set local row_security = off; set local timezone = 'UTC'"
 
 
+_OPTIONS_LOST = (
+    "DATABASE_URL leads through a pooler that keeps a connection's settings from the server, and what refuses a "
+    "transaction (VACUUM, DETACH) would run without its limits: give the server's own address"
+)
+
+
 def _shown_name(name: str) -> str:
     """`name` as an application name: what the server would not take as it is becomes a question mark."""
     return re.sub(r"[^A-Za-z0-9_./ -]", "?", name)[:63]
@@ -199,6 +207,10 @@ def _connect(dialect: Dialect, _record: object, args: Any, parameters: dict[str,
     """Connect, with what pg8000 lets through as it is turned into our words."""
     try:
         return dialect.connect(*args, **parameters)
+    except dialect.loaded_dbapi.Error as error:
+        if sqlstate(error) == "08P01" and parameters.get("startup_params"):
+            raise ConfigurationError(_OPTIONS_LOST) from None
+        raise
     except ssl.SSLError as error:
         raise ConfigurationError(
             "the database's certificate cannot be verified: set DATABASE_CA (or sslrootcert in DATABASE_URL) to the "

@@ -1,9 +1,11 @@
 """Connections with manners: what every transaction sets, what poolers and networks do to them, in words."""
 
+import os
 import shutil
 import socket
 import ssl
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -102,15 +104,16 @@ def test_an_errors_text_shows_no_values(db: Database) -> None:
 
 
 @contextmanager
-def pgbouncer(url: str, folder: Path, mode: str) -> Iterator[str]:
+def pgbouncer(url: str, mode: str, ignored: str = "extra_float_digits") -> Iterator[str]:
     """A real pgbouncer before `url` in the given pool mode; the URL through it."""
-    program = shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         missing_part("pgbouncer")
     server, port = make_url(url), next(free_ports())
-    folder.mkdir()
-    (folder / "users.txt").write_text(f'"{server.username}" "{server.password}"\n')
-    (folder / "pgbouncer.ini").write_text(f"""\
+    with tempfile.TemporaryDirectory() as name:
+        folder, rights = Path(name), dict[str, Any]()
+        (folder / "users.txt").write_text(f'"{server.username}" "{server.password}"\n')
+        (folder / "pgbouncer.ini").write_text(f"""\
 [databases]
 * = host=127.0.0.1 port={server.port}
 [pgbouncer]
@@ -120,36 +123,32 @@ unix_socket_dir =
 auth_type = plain
 auth_file = {folder}/users.txt
 pool_mode = {mode}
-ignore_startup_parameters = extra_float_digits, options
+ignore_startup_parameters = {ignored}
 """)
-    rights: dict[str, Any] = {}
-    if Path("/proc/self").owner() == "root":  # pgbouncer does not run as root
-        for place in (folder, *folder.iterdir()):
-            shutil.chown(place, 65534, 65534)
-        for place in folder.parents:
-            if place.owner() == "root" and not place.stat().st_mode & 1:
-                place.chmod(place.stat().st_mode | 0o111)
-        rights = {"user": 65534, "group": 65534, "extra_groups": []}
-    process = subprocess.Popen(
-        [program, str(folder / "pgbouncer.ini")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **rights
-    )
-    try:
-        for _ in range(200):
-            if answers(port):
-                break
-            assert process.poll() is None, "pgbouncer ended"
-            time.sleep(0.05)
-        yield server.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
-    finally:
-        process.terminate()
-        process.wait(10)
+        if os.geteuid() == 0:  # pgbouncer does not run as root
+            for place in (folder, *folder.iterdir()):
+                os.chown(place, 65534, 65534)
+            rights = {"user": 65534, "group": 65534, "extra_groups": []}
+        process = subprocess.Popen(
+            [program, str(folder / "pgbouncer.ini")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **rights
+        )
+        try:
+            for _ in range(200):
+                if answers(port):
+                    break
+                assert process.poll() is None, "pgbouncer ended"
+                time.sleep(0.05)
+            yield server.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
+        finally:
+            process.terminate()
+            process.wait(10)
 
 
 @pytest.mark.parametrize(("mode", "refused"), [("transaction", True), ("session", False)])
 def test_a_transaction_mode_pooler_is_refused_and_a_session_mode_one_is_not(
-    make: MakeTask, db: Database, tmp_path: Path, mode: str, refused: bool
+    make: MakeTask, db: Database, mode: str, refused: bool
 ) -> None:
-    with pgbouncer(db.url.render_as_string(hide_password=False), tmp_path / mode, mode) as url:
+    with pgbouncer(db.url.render_as_string(hide_password=False), mode) as url:
         runner = make("with ctx.begin():\n    ctx.count('done')", using=settings_for(url))
         result = runner.execute(SLOT)
         runner.close()
@@ -157,8 +156,8 @@ def test_a_transaction_mode_pooler_is_refused_and_a_session_mode_one_is_not(
     assert ("transaction-mode pooler" in (result.error or "")) == refused
 
 
-def test_a_transaction_mode_pooler_is_seen_although_others_use_it(db: Database, tmp_path: Path) -> None:
-    with pgbouncer(db.url.render_as_string(hide_password=False), tmp_path / "busy", "transaction") as url:
+def test_a_transaction_mode_pooler_is_seen_although_others_use_it(db: Database) -> None:
+    with pgbouncer(db.url.render_as_string(hide_password=False), "transaction") as url:
         through, stop = Database(settings_for(url), "test"), threading.Event()
 
         def others() -> None:
@@ -177,6 +176,17 @@ def test_a_transaction_mode_pooler_is_seen_although_others_use_it(db: Database, 
             thread.join()
         through.close()
     assert seen == [True] * 10
+
+
+@pytest.mark.parametrize("ignored", ["extra_float_digits", "extra_float_digits, options"])
+def test_a_pooler_that_keeps_settings_from_the_server_is_refused_outside_transactions(
+    db: Database, ignored: str
+) -> None:
+    with pgbouncer(db.url.render_as_string(hide_password=False), "session", ignored) as url:
+        through = Database(settings_for(url), "test")
+        with pytest.raises(ConfigurationError, match="the server's own address"), through.autocommit():
+            pass
+        through.close()
 
 
 def test_a_direct_connection_is_no_pooler(db: Database) -> None:
