@@ -9,13 +9,16 @@ from dataclasses import dataclass
 
 from shared.retention.pace import Limits
 from shared.retention.purge import purge
-from shared.retention.rules import Duplicates, Policy, Rule
+from shared.retention.rules import Duplicates, Rule
+from shared.retention.sources import policy_of
 from shared.retention.survey import look
 from shared.task import Context, entrypoint
 
 
 @dataclass(frozen=True)
 class Params:
+    rules_file: str
+    adopt_file: str
     count_within_s: int
     pace: Limits
     rules: tuple[Rule, ...]
@@ -23,7 +26,8 @@ class Params:
 
 
 def run(ctx: Context, params: Params) -> dict[str, int]:
-    survey = look(ctx, Policy(params.rules, params.duplicates), count_within_s=params.count_within_s)
+    policy = policy_of(ctx, params.rules, params.duplicates, rules_file=params.rules_file, adopt_file=params.adopt_file)
+    survey = look(ctx, policy, count_within_s=params.count_within_s)
     ctx.authorize(survey.plan)
     return purge(ctx, survey, params.pace)
 

@@ -95,6 +95,11 @@ def list_tasks(as_json: bool) -> None:
 @click.option("--plan", "planning", is_flag=True, help="Show what the run would do; write nothing.")
 @click.option("--plan-hash", help="Act only on exactly this plan, with its cutoffs and ceiling.")
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="Another value for a parameter (YAML).")
+@click.option(
+    "--rules",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+    help="A file of retention rules that stand instead of the task's own.",
+)
 @click.option("--why", default="by hand", show_default=True, help="Why, for the ledger.")
 @click.option("--break-glass", is_flag=True, help="Run although no fresh verified backup is known. Needs --why.")
 @click.option("--as", "actor", help="Who asks (default: you).")
@@ -104,13 +109,14 @@ def run(
     planning: bool,
     plan_hash: str | None,
     params: tuple[str, ...],
+    rules: str | None,
     why: str,
     break_glass: bool,
     actor: str | None,
     as_json: bool,
 ) -> None:
     """Run TASK now, or plan it. The exit code says how it ended."""
-    overrides = dict(_param(p) for p in params)
+    overrides = dict(_param(p) for p in params) | ({"rules_file": rules} if rules else {})
     if break_glass and why == "by hand":
         raise Refused("--break-glass needs --why: the audit asks for the reason")
     with session(actor) as at:

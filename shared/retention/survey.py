@@ -216,7 +216,7 @@ def _gone_after(target: Target) -> str:
     if rule.archive is None:
         return ""
     days = rule.keep_days + rule.archive.keep_days
-    return f"; archived for {rule.archive.keep_days} days, gone after {days} days and the bucket's grace (backups apart)"
+    return f"; archived {rule.archive.keep_days} days, gone after {days} days and the bucket's grace (backups apart)"
 
 
 def _oldest(ctx: Context, ages: Sequence[timedelta | None]) -> str | None:

@@ -72,11 +72,6 @@ TO_COME = {
     "signal": "purge_signals, 30 days",
     "mockup": "archive_mockups, 12 months",
     "groundskeeper.operator_audit": "purge_audit, 18 months",
-    "groundskeeper.task_run": "db_cleanup's second form",
-    "groundskeeper.run_request": "db_cleanup's second form",
-    "groundskeeper.plan": "db_cleanup's second form",
-    "groundskeeper.approval": "db_cleanup's second form",
-    "groundskeeper.outbox": "db_cleanup's second form",
 }
 
 

@@ -33,7 +33,7 @@ EVERY_TYPE = """
         jsonb, address inet, network cidr, card macaddr, bits bit(3), many varbit, numbers int[], texts text[][],
         range int4range, ranges nummultirange, period tstzrange, point point, box box, feeling mood, both_of pair,
         abbreviated short, search tsvector, query tsquery, object oid, price money, page pg_lsn,
-        doubled int generated always as (whole * 2) stored)"""
+        doubled bigint generated always as (large / 2) stored)"""
 
 # ruff: noqa: E501 - one row a value list: cutting them hides what belongs together
 VALUES = [
@@ -47,7 +47,7 @@ VALUES = [
     " 0.30000000000000004, false, E'a\\nb\\r\\n\"c\",\\t\\\\.', E'\\\\N', '', '', ' ', '', '4713-01-01 BC', '00:00', '00:00+00',"
     " '0044-03-15 BC', 'P0D', gen_random_uuid(), 'null', '{}', '::1', '::/0', '00:00:00:00:00:00', B'000', B'', '{}', '{}',"
     " 'empty', '{}', 'empty', '(0,0)', '(0,0),(0,0)', 'fine', '(,)', '', '', '', 0, '0', '0/0'",
-    "'2026-01-03 00:00:00+00'" + ", null" * 41,
+    "'2026-01-03 00:00:00+00'" + ", null" * 42,
     "'0044-03-15 00:00:00+00 BC', 1, 1, 1, 1e-30, 1, 1e-30, 1e300, true, E'\\u00e9', ',', ',', ',', ',', ',', '9999-12-31',"
     " '24:00', '23:59:59-12', '2026-03-29 02:30', '1 mon', gen_random_uuid(), '[ 1 ,2]', '[1,2]', '1.2.3.4', '1.2.3.4',"
     " '01:02:03:04:05:06', B'111', B'10', '[2:3]={1,2}', '{a}', '(,)', '{(,)}', '(,)', '(Infinity,NaN)', '(2,2),(1,1)',"
