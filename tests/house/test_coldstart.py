@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 from shared.task import load
 load(Path({folder!r}))
-print(*[m for m in ("grpc", "torch", "pyarrow", "stripe", "firebase_admin", "google.cloud.storage") if m in sys.modules])
+heavy = ("grpc", "torch", "pyarrow", "stripe", "firebase_admin", "google.cloud.storage")
+print(*[m for m in heavy if m in sys.modules])
 """
 
 

@@ -20,9 +20,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("note_id", name=op.f("pk_detached_partition")),
         schema="groundskeeper",
     )
-    op.create_index(
-        op.f("ix_detached_partition_noted_at"), "detached_partition", ["noted_at"], schema="groundskeeper"
-    )
+    op.create_index(op.f("ix_detached_partition_noted_at"), "detached_partition", ["noted_at"], schema="groundskeeper")
     op.create_index(
         "uq_detached_partition_open",
         "detached_partition",
