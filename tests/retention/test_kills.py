@@ -87,7 +87,7 @@ def _each(
     assert (undisturbed.outcome, undisturbed.killed) == ("ok", False), undisturbed.error
     wanted = _state(rows, archive)
     assert wanted["run"][0][1]["ping.partitions"] == 1
-    assert wanted["archived"] == 5
+    assert wanted["archived"] == 6
     for step in range(start, undisturbed.steps + 1, every):
         arrange()
         assert kill.run(slot=SLOT, step=step, now=SLOT).killed, step
@@ -97,7 +97,7 @@ def _each(
         assert _state(rows, archive) == wanted, step
     (run,) = rows("select run_id from groundskeeper.task_run")
     back = restore(db, run.run_id, actor="ann", why="a test", now=NOW, hold_until=NOW + timedelta(days=9))
-    assert (back.restored, back.equal) == (5, True)
+    assert (back.restored, back.equal) == (6, True)
     return undisturbed.steps
 
 
