@@ -23,6 +23,13 @@ resource "google_compute_subnetwork" "main" {
   network                  = google_compute_network.main[0].id
   ip_cidr_range            = "10.20.0.0/23" # an instance takes an address, and a revision that goes out keeps its own
   private_ip_google_access = true
+
+  # who talked to whom, sampled: to find out afterwards
+  log_config {
+    aggregation_interval = "INTERVAL_10_MIN"
+    flow_sampling        = 0.1
+    metadata             = "EXCLUDE_ALL_METADATA"
+  }
 }
 
 # Private services access: where Cloud SQL has its address.

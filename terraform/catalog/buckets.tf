@@ -24,7 +24,6 @@ locals {
 
   buckets = {
     for name, b in local._buckets : name => {
-      purpose           = b.purpose
       class             = try(b.class, "STANDARD")
       delete_after_days = local._bucket_days[name]
       rules             = try(b.rules, [])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shared.manifest import FUNCTIONS, Task, load_all
+from shared.manifest import Task, load_all
 from tests.terraform import workspace
 from tests.terraform.workspace import BASIC, BOOTSTRAP, FIXTURES, ROOT, Plan, Workspace, copy, turn
 
@@ -59,7 +59,7 @@ def _planned(
                 second = made.plan(variables).stdout
             done.write_text(json.dumps({"plan": document, "second": second}))
     found = json.loads(done.read_text())
-    return Plan(found["plan"], folder, functions or FUNCTIONS, found["second"])
+    return Plan(found["plan"], folder, folder / "functions", found["second"])
 
 
 @pytest.fixture(scope="session")
@@ -100,8 +100,8 @@ Scratch = Callable[..., Workspace]
 def scratch(tmp_path: Path, terraform_env: Mapping[str, str]) -> Scratch:
     """A workspace of a test's own."""
 
-    def make(functions: Path | None = None) -> Workspace:
-        made = copy(tmp_path / "work", terraform_env, functions=functions)
+    def make(functions: Path | None = None, module: str = "terraform") -> Workspace:
+        made = copy(tmp_path / "work", terraform_env, functions=functions, module=module)
         made.init()
         return made
 

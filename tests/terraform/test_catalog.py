@@ -10,7 +10,7 @@ import pytest
 
 from shared.manifest import Task, load, load_all
 from shared.strict_yaml import ManifestError, parse
-from tests.terraform.workspace import FIXTURES, ROOT, Workspace
+from tests.terraform.workspace import FIXTURES, ROOT, TERRAFORM, Workspace
 
 
 @pytest.fixture(scope="module", params=["functions", "fixtures"])
@@ -20,7 +20,7 @@ def evaluated(
     """The catalog's outputs for a folder of tasks; the module needs no provider."""
     functions = ROOT / "functions" if request.param == "functions" else FIXTURES
     folder = tmp_path_factory.mktemp("catalog")
-    shutil.copytree(ROOT / "terraform" / "catalog", folder / "catalog")
+    shutil.copytree(TERRAFORM / "catalog", folder / "catalog")
     made = Workspace(folder, terraform_env, "catalog")
     made.init()
     variables = {
@@ -123,7 +123,7 @@ WRONG: dict[str, tuple[Callable[[str], str], str]] = {
 def bench(tmp_path_factory: pytest.TempPathFactory, terraform_env: Mapping[str, str]) -> Workspace:
     """The catalog alone, on a folder of tasks that a test may spoil."""
     folder = tmp_path_factory.mktemp("bench")
-    shutil.copytree(ROOT / "terraform" / "catalog", folder / "catalog")
+    shutil.copytree(TERRAFORM / "catalog", folder / "catalog")
     made = Workspace(folder, terraform_env, "catalog")
     made.init()
     return made
@@ -143,14 +143,30 @@ def refusal(bench: Workspace, functions: Path, **variables: Any) -> str:
     return " ".join(done.stderr.replace("│", " ").split()) if done.returncode else ""
 
 
+BASE = """\
+summary: Deletes rows older than their data class allows.
+owner: security
+triggers:
+  - {cron: "0 2 * * *"}
+run: {kind: function, memory_mb: 512, cpu: 1, timeout_s: 1800}
+uses: [retention]
+requires: []
+tables: {}
+destructive: true
+caps: {rows: 5000000}
+must_succeed_within_s: 93600
+params:
+  keep_days: {env: RAW_TELEMETRY_RETENTION_DAYS, default: 30}
+"""
+
+
 def spoiled(tmp_path: Path, change: Callable[[str], str], name: str = "db_cleanup") -> Path:
-    functions = tmp_path / "functions"
-    shutil.copytree(ROOT / "functions" / "db_cleanup", functions / name)
-    file = functions / name / "task.yaml"
-    before = file.read_text()
-    file.write_text(change(before))
-    assert file.read_text() != before or name != "db_cleanup", "the planted error is not there"
-    return functions
+    """A folder of one task, its declaration as it should be but for `change`."""
+    folder = tmp_path / "functions" / name
+    folder.mkdir(parents=True)
+    (folder / "task.yaml").write_text(change(BASE))
+    assert change(BASE) != BASE or name != "db_cleanup", "the planted error is not there"
+    return folder.parent
 
 
 @pytest.mark.parametrize("case", WRONG)

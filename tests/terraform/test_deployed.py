@@ -15,7 +15,7 @@ from shared import settings
 from shared.database import Database, url_of
 from shared.manifest import Http, Task, load_all
 from shared.strict_yaml import parse
-from tests.terraform.workspace import BASIC, PROJECT, ROOT, Plan, Resource
+from tests.terraform.workspace import BASIC, PROJECT, ROOT, TERRAFORM, Plan, Resource
 
 Tasks = dict[str, Task]
 
@@ -87,7 +87,7 @@ def test_it_runs_with_what_its_declaration_asks_for(plan: Plan, tasks: Tasks) ->
 
 def test_the_python_of_functions_and_images_is_one() -> None:
     (version,) = re.findall(r"^ARG PYTHON=(\d+)\.(\d+)$", (ROOT / "images/Dockerfile").read_text(), re.M)
-    assert f'default     = "python{"".join(version)}"' in (ROOT / "terraform/variables.tf").read_text()
+    assert f'default     = "python{"".join(version)}"' in (TERRAFORM / "variables.tf").read_text()
 
 
 def test_a_source_is_named_by_its_hash(plan: Plan, tasks: Tasks) -> None:
@@ -105,11 +105,11 @@ def test_a_source_is_named_by_its_hash(plan: Plan, tasks: Tasks) -> None:
 
 def test_a_source_holds_the_core_the_rooms_it_uses_and_the_task(plan: Plan, tasks: Tasks) -> None:
     for name, task in tasks.items():
-        due = {f"shared/{f.name}" for f in (ROOT / "shared").iterdir() if f.suffix in (".py", ".yaml")}
+        due = {f"shared/{f.name}" for f in (plan.folder / "shared").iterdir() if f.suffix in (".py", ".yaml")}
         for room in task.uses:
-            place = ROOT / "shared" / room
+            place = plan.folder / "shared" / room
             due |= {
-                f"shared/{f.relative_to(ROOT / 'shared').as_posix()}"
+                f.relative_to(plan.folder).as_posix()
                 for f in place.rglob("*")
                 if f.suffix in (".py", ".sql", ".json", ".yaml")
             }
@@ -119,7 +119,7 @@ def test_a_source_holds_the_core_the_rooms_it_uses_and_the_task(plan: Plan, task
         found = plan.archive(name)
         assert found.keys() == due, name
         for file in found:
-            original = task.folder / Path(file).name if file.startswith("functions/") else ROOT / file
+            original = task.folder / Path(file).name if file.startswith("functions/") else plan.folder / file
             if file.startswith(("functions/", "shared/")):
                 assert found[file] == original.read_text(), file
 
@@ -177,26 +177,35 @@ BY_DECLARATION = {
 }
 
 
-def test_all_that_a_source_imports_is_in_it_or_required(plan: Plan, tasks: Tasks) -> None:
+def reached(found: dict[str, str], start: str) -> dict[str, set[str]]:
+    """The files of a source that `start` imports, directly or not, with what each imports from elsewhere."""
+    todo, done = [start], dict[str, set[str]]()
+    while todo:
+        file = todo.pop()
+        done[file] = set()
+        for module in imported(found[file]):
+            path = module.replace(".", "/")
+            places = [f"{path}.py", f"{path}/__init__.py", f"{path.rpartition('/')[0]}.py"]
+            here = [place for place in places if place in found]
+            if module.partition(".")[0] != "shared":
+                done[file].add(module.partition(".")[0])
+            elif not here:
+                # a name of a package's __init__ is no module of its own
+                assert f"{path.rpartition('/')[0]}/__init__.py" in found, f"{file} imports {module}, which is not there"
+            todo += [place for place in here if place not in done and place not in todo]
+    return done
+
+
+def test_all_that_a_function_imports_is_in_its_source_or_required(plan: Plan, tasks: Tasks) -> None:
     distributions = packages_distributions()
     for name, task in tasks.items():
-        found = plan.archive(name)
+        if task.run.kind == "job":
+            continue  # its image holds every package
         available = closure({*CORE, *task.requires})
-        for file, text in found.items():
-            if not file.endswith(".py"):
-                continue
-            for module in imported(text):
-                top = module.partition(".")[0]
-                if top == "shared":
-                    path = module.replace(".", "/")
-                    parent = path.rpartition("/")[0]
-                    places = (f"{path}.py", f"{path}/__init__.py", f"{parent}.py", f"{parent}/__init__.py")
-                    assert any(p in found for p in places), f"{name}: {file} imports {module}"
-                elif top in sys.stdlib_module_names or top in ("functions", "google"):
-                    continue
-                else:
-                    owners = {normal(d) for d in distributions.get(top, ())}
-                    assert owners & available, f"{name}: {file} imports {top}, which is in no requirement"
+        for file, tops in reached(plan.archive(name), f"functions/{name}/main.py").items():
+            for top in tops - {"functions", "google"} - sys.stdlib_module_names:
+                owners = {normal(d) for d in distributions.get(top, ())}
+                assert owners & available, f"{name}: {file} imports {top}, which is in no requirement"
 
 
 def test_a_task_that_declares_a_thing_requires_its_client(plan: Plan, tasks: Tasks) -> None:
@@ -234,7 +243,7 @@ COMMON = {
 
 
 def test_it_is_told_exactly_what_it_needs(real: Plan) -> None:
-    tasks = load_all()
+    tasks = load_all(real.functions)
     for name, resource in deployed(real).items():
         task, told = tasks[name], environment(resource)
         due = COMMON | {f"KEEPER_BUCKET_{b.bucket.upper().replace('-', '_')}" for b in task.buckets}
@@ -297,7 +306,7 @@ def test_every_scheduled_task_is_missed_when_it_is_gone(plan: Plan, tasks: Tasks
 def test_the_metric_counts_what_the_wrapper_says(plan: Plan) -> None:
     (metric,) = plan.of("logging_metric")
     assert 'jsonPayload.message="run ended"' in metric.values["filter"]
-    assert '"run ended"' in (ROOT / "shared/run.py").read_text()
+    assert '"run ended"' in (plan.folder / "shared/run.py").read_text()
     assert {label["key"] for label in metric.values["metric_descriptor"][0]["labels"]} == {"task", "outcome"}
     assert metric.values["label_extractors"].keys() == {"task", "outcome"}
 
@@ -339,3 +348,66 @@ def test_migrations_run_as_themselves_from_a_source_of_their_own(plan: Plan, tas
         "migrations",
         "platform",
     }
+    assert container["resources"][0]["limits"] == {"cpu": "1", "memory": "512Mi"}
+    assert {e["name"] for e in container["env"]} >= {
+        "DATABASE_CA",
+        "DATABASE_URL",
+        "GOOGLE_CLOUD_PROJECT",
+        "KEEPER_SOURCE",
+    }
+    assert inner["vpc_access"][0]["network_interfaces"]
+
+
+def test_a_job_is_told_as_much_as_a_function(fixtures: Plan) -> None:
+    for resource in deployed(fixtures).values():
+        # the address and authority of a database that is yet to be made are unknown
+        assert environment(resource).keys() >= COMMON - {"DATABASE_CA", "DATABASE_URL"}, resource.address
+
+
+def test_the_table_of_tasks_says_what_each_is(plan: Plan, tasks: Tasks) -> None:
+    table = plan.output("tasks")
+    assert table.keys() == tasks.keys()
+    for name, task in tasks.items():
+        row = table[name]
+        assert (row["kind"], row["memory_mb"], row["timeout_s"]) == (
+            task.run.kind,
+            task.run.memory_mb,
+            task.run.timeout_s,
+        )
+        assert (row["secrets"], row["keys"], row["roles"]) == (list(task.secrets), list(task.kms), list(task.roles))
+        assert row["identity"] == f"{task.slug}@{PROJECT}.iam.gserviceaccount.com"
+        assert len(row["schedules"]) == sum(t.kind in ("cron", "every") for t in task.triggers)
+        assert len(row["buckets"]) == len(task.buckets)
+        assert set(row["topics"]) >= set(task.publishes)
+
+
+def test_the_endpoints_output_names_every_endpoint(plan: Plan, tasks: Tasks) -> None:
+    listed = {(e["service"], e["path"], tuple(e["methods"]), e["auth"]) for e in plan.output("endpoints")}
+    assert listed == {
+        (t.slug, x.path, x.methods, x.auth) for t in tasks.values() for x in t.triggers if isinstance(x, Http)
+    }
+
+
+def test_only_the_two_providers_are_used_at_their_versions(plan: Plan) -> None:
+    providers = plan.document["configuration"]["provider_config"].values()
+    assert {p["name"]: p.get("version_constraint") for p in providers if p["name"] != "terraform"} == {
+        "google": "~> 8.7",
+        "archive": "~> 2.8",
+    }
+
+
+def test_everything_says_which_environment_it_is_of(fixtures: Plan) -> None:
+    labels = fixtures.document["configuration"]["provider_config"]["google"]["expressions"]["default_labels"]
+    assert "var.environment" in labels["references"]
+
+
+def test_alerts_and_the_budget_go_to_those_named(fixtures: Plan) -> None:
+    (channel,) = fixtures.of("monitoring_notification_channel")
+    assert channel.values["labels"] == {"email_address": "sre@example.com"}
+    configuration = fixtures.document["configuration"]["root_module"]["resources"]
+    for resource in configuration:
+        if resource["type"] == "google_monitoring_alert_policy":
+            assert "local.channels" in resource["expressions"]["notification_channels"]["references"], resource["name"]
+    (budget,) = fixtures.of("billing_budget")
+    assert len(budget.values["threshold_rules"]) == 3
+    assert budget.values["amount"][0]["specified_amount"] == [{"currency_code": "USD", "nanos": None, "units": "100"}]

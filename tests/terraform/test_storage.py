@@ -7,7 +7,7 @@ import pytest
 
 from shared.manifest import Task
 from shared.strict_yaml import parse
-from tests.terraform.workspace import ROOT, Plan, Resource
+from tests.terraform.workspace import ROOT, TERRAFORM, Plan, Resource
 
 BUCKETS = parse((ROOT / "terraform/data/buckets.yaml").read_text(), "buckets.yaml")
 DAY = 86400
@@ -92,6 +92,9 @@ def test_the_key_encryption_key_turns_every_ninety_days(plan: Plan) -> None:
     assert (key.values["name"], key.values["purpose"]) == ("kek", "ENCRYPT_DECRYPT")
     assert key.values["rotation_period"] == f"{90 * DAY}s"
     assert int(key.values["destroy_scheduled_duration"].rstrip("s")) >= 30 * DAY
+    assert key.values["version_template"] == [
+        {"algorithm": "GOOGLE_SYMMETRIC_ENCRYPTION", "protection_level": "SOFTWARE"}
+    ]
 
 
 def test_secrets_are_exactly_those_named_and_have_no_value_here(plan: Plan, tasks: dict[str, Task]) -> None:
@@ -107,6 +110,8 @@ def test_secrets_are_exactly_those_named_and_have_no_value_here(plan: Plan, task
         assert (due.day, due.hour, due.minute, due.second) == (1, 0, 0, 0), secret.address
         assert timedelta() < due - datetime.now(UTC) <= timedelta(days=31), secret.address
         assert len(secret.values["topics"]) == 1, secret.address
+        (place,) = secret.values["replication"][0]["user_managed"][0]["replicas"]
+        assert place["location"] == "europe-west1", secret.address
 
 
 def test_reminders_of_rotation_can_be_sent_and_are_kept(fixtures: Plan) -> None:
@@ -130,7 +135,16 @@ def test_the_database_is_private_backed_up_and_hard_to_delete(fixtures: Plan) ->
     assert backup["point_in_time_recovery_enabled"] is True
     assert backup["backup_retention_settings"][0]["retained_backups"] >= 7
     flags = {f["name"]: f["value"] for f in settings["database_flags"]}
+    assert flags.keys() == {
+        "cloudsql.iam_authentication",
+        "log_checkpoints",
+        "log_lock_waits",
+        "log_min_error_statement",
+        "max_connections",
+    }
     assert flags["cloudsql.iam_authentication"] == "on"
+    assert settings["maintenance_window"][0]["update_track"] == "stable"
+    assert settings["insights_config"][0]["record_client_address"] is False
     assert int(flags["max_connections"]) >= 100
     assert settings["availability_type"] == "REGIONAL"
 
@@ -149,12 +163,42 @@ KEPT = {
 
 @pytest.mark.parametrize("file", KEPT)
 def test_what_holds_data_is_never_destroyed_by_terraform(file: str) -> None:
-    text = (ROOT / "terraform" / file).read_text()
+    text = (TERRAFORM / file).read_text()
     for address in KEPT[file].split():
         kind, name = address.split(".")
         block = re.search(rf'^resource "{kind}" "{name}" \{{$(.*?)^\}}$', text, re.M | re.S)
         assert block, address
         assert re.search(r"^  lifecycle \{\n    prevent_destroy = true", block.group(1), re.M), address
+
+
+@pytest.mark.parametrize("name", ["task", "migrate"])
+def test_an_archive_goes_only_when_nothing_refers_to_it(name: str) -> None:
+    text = (TERRAFORM / "source.tf").read_text()
+    block = re.search(rf'^resource "google_storage_bucket_object" "{name}" \{{$(.*?)^\}}$', text, re.M | re.S)
+    assert block
+    assert re.search(r"^  lifecycle \{\n    create_before_destroy = true", block.group(1), re.M)
+
+
+def test_a_database_that_grew_is_not_made_smaller() -> None:
+    assert "ignore_changes  = [settings[0].disk_size]" in (TERRAFORM / "database.tf").read_text()
+
+
+def test_a_reminder_that_was_sent_is_not_set_back() -> None:
+    assert "ignore_changes = [rotation[0].next_rotation_time]" in (TERRAFORM / "secrets.tf").read_text()
+
+
+def test_the_network_reaches_the_database_and_calls_stay_inside_it(fixtures: Plan) -> None:
+    (subnetwork,) = fixtures.of("compute_subnetwork")
+    assert subnetwork.values["private_ip_google_access"] is True
+    (record,) = fixtures.of("dns_record_set")
+    assert record.values["name"] == "*.run.app."
+    assert record.values["rrdatas"] == [f"199.36.153.{n}" for n in (8, 9, 10, 11)]
+    (zone,) = fixtures.of("dns_managed_zone")
+    assert (zone.values["visibility"], zone.values["dns_name"]) == ("private", "run.app.")
+    assert len(zone.values["private_visibility_config"][0]["networks"]) == 1
+    (address,) = fixtures.of("compute_global_address")
+    assert (address.values["purpose"], address.values["prefix_length"]) == ("VPC_PEERING", 20)
+    assert fixtures.of("service_networking_connection")
 
 
 def test_a_second_plan_changes_nothing(plan: Plan, bootstrap: Plan) -> None:

@@ -18,13 +18,11 @@ from pathlib import Path
 import pytest
 
 from tests.terraform.conftest import EVERYTHING
-from tests.terraform.workspace import BOOTSTRAP, FIXTURES, ROOT, Workspace, copy
+from tests.terraform.workspace import BOOTSTRAP, FIXTURES, ROOT, TERRAFORM, Workspace, copy
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1700)]
 
-TERRAFORM = ROOT / "terraform"
-
-LAWS = ("identity", "schedules", "storage", "deployed")
+LAWS = ("identity", "schedules", "storage", "deployed", "commands", "catalog")
 
 # Nothing tells these from what they should be: what they say is for people, or a default of the API.
 SAID_FOR_PEOPLE = re.compile(r"\b(description|display_name|title|subject|content|labels|user_labels|mime_type|url)\b")
@@ -88,6 +86,11 @@ def caught(mutant: Mutant, seeds: Mapping[str, Path], folder: Path, env: Mapping
     (folder / "done.json").write_text(json.dumps({"plan": made.show(), "second": ""}))
     plans = {"MUTANT_FIXTURES": seeds["terraform"], "MUTANT_BOOTSTRAP": seeds["terraform/bootstrap"]}
     plans["MUTANT_BOOTSTRAP" if bootstrap else "MUTANT_FIXTURES"] = folder
+    return judged_by_laws(folder / "terraform", plans, env)
+
+
+def judged_by_laws(terraform: Path, plans: Mapping[str, Path], env: Mapping[str, str]) -> str:
+    """The law that `plans` and the files in `terraform` break; empty when they break none."""
     laws = subprocess.run(
         [
             sys.executable,
@@ -107,7 +110,7 @@ def caught(mutant: Mutant, seeds: Mapping[str, Path], folder: Path, env: Mapping
             *(f"tests/terraform/test_{law}.py" for law in LAWS),
         ],
         cwd=ROOT,
-        env={**env, **{k: str(v) for k, v in plans.items()}},
+        env={**env, **{k: str(v) for k, v in plans.items()}, "MUTANT_TERRAFORM": str(terraform)},
         capture_output=True,
         text=True,
         timeout=300,
@@ -127,6 +130,8 @@ def test_no_planted_error_goes_unnoticed(
         seed.plan(variables)
         (seed.folder / "done.json").write_text(json.dumps({"plan": seed.show(), "second": ""}))
         seeds[module] = seed.folder
+    plans = {"MUTANT_FIXTURES": seeds["terraform"], "MUTANT_BOOTSTRAP": seeds["terraform/bootstrap"]}
+    assert judged_by_laws(TERRAFORM, plans, terraform_env) == "", "the laws are broken before anything is planted"
     planted = [
         mutant
         for file in sorted(TERRAFORM.rglob("*.tf"))

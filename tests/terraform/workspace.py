@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+# the sweep judges its mutants by the same laws
+TERRAFORM = Path(os.environ.get("MUTANT_TERRAFORM") or ROOT / "terraform")
 FIXTURES = Path(__file__).resolve().parent / "tasks"
 
 DIGEST = "europe-west1-docker.pkg.dev/demo-groundskeeper/keeper/{0}@sha256:" + "ab" * 32
@@ -148,9 +150,18 @@ def copy(
     folder: Path, env: Mapping[str, str], *, functions: Path | None = None, module: str = "terraform"
 ) -> Workspace:
     """A fresh copy of what Terraform reads, with a local state instead of the bucket's."""
-    ignored = shutil.ignore_patterns(".terraform*", ".build", "__pycache__", "*.tfplan", "*.auto.tfvars*")
-    for name in ("terraform", "shared"):
-        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    ignored = shutil.ignore_patterns(
+        ".terraform*",
+        ".build",
+        "__pycache__",
+        "*.tfplan",
+        "*.auto.tfvars*",
+        "state_override.tf",
+        "*.bin",
+        "*.tfvars.json",
+    )
+    shutil.copytree(TERRAFORM, folder / "terraform", ignore=ignored)
+    shutil.copytree(ROOT / "shared", folder / "shared", ignore=ignored)
     shutil.copytree(functions or ROOT / "functions", folder / "functions", ignore=ignored)
     shutil.copy(ROOT / "requirements.txt", folder)
     (folder / module / "state_override.tf").write_text('terraform {\n  backend "local" {}\n}\n')
