@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 # The names under which the event's id and its payload's `type` travel: Pub/Sub attributes, Kafka headers.
 ID_ATTRIBUTE, TYPE_ATTRIBUTE = "event_id", "event_type"
@@ -12,8 +12,7 @@ ID_ATTRIBUTE, TYPE_ATTRIBUTE = "event_id", "event_type"
 LONGEST = 10_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """A row of an outbox on its way.
 
     `body` is the payload's text as UTF-8, None where it is above LONGEST; `kind` is the payload's `type`; `attempts`
@@ -33,13 +32,22 @@ class Event:
 class Parcel:
     """Events of one topic, and of one key if they have one, that are sent, and arrive or fail, together.
 
-    `number` grows with each parcel, so that of two the later one is known.
+    `number` grows with each parcel, so that of two the later one is known; `size` is the sum of the events'.
     """
 
     number: int
-    topic: str
-    key: str | None
     events: Sequence[Event]
+    size: int
+
+    @property
+    def topic(self) -> str:
+        """The topic of all its events."""
+        return self.events[0].topic
+
+    @property
+    def key(self) -> str | None:
+        """The key of all its events."""
+        return self.events[0].key
 
 
 class Blame(Enum):

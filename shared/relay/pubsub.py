@@ -116,10 +116,11 @@ class PubSub:
 
 
 def _message(event: Event) -> Any:
-    attributes = {ID_ATTRIBUTE: event.id}
+    message = _Message(data=event.body, ordering_key=event.key or "")
+    message.attributes[ID_ATTRIBUTE] = event.id
     if event.kind is not None:
-        attributes[TYPE_ATTRIBUTE] = event.kind
-    return _Message(data=event.body, attributes=attributes, ordering_key=event.key or "")
+        message.attributes[TYPE_ATTRIBUTE] = event.kind
+    return message
 
 
 def failure_of(code: grpc.StatusCode) -> Failure | None:

@@ -10,7 +10,7 @@ transaction that commits late is never passed over, and no claim walks over what
 
 import itertools
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -18,10 +18,11 @@ from sqlalchemy import Connection
 
 from shared.context import Context
 from shared.relay.event import Blame, Broker, Event, Failure, Parcel
+from shared.relay.packing import pack
 from shared.relay.table import DEAD_AFTER, Failed, Lane, OutboxTable, Position
 
-# The first claim of a sweep is small and the next ones are four times as large each, unless bodies are what fills one.
-_FIRST_ROWS, _MOST_ROWS = 128, 8192
+# The first claim of a sweep is small and the next ones are larger, unless bodies are what fills one.
+_FIRST_ROWS, _GROWTH, _MOST_ROWS = 128, 8, 8192
 _CLAIM_BYTES = 8_000_000
 
 # Seconds before the run's end from which nothing new is sent, and from which nothing is waited for.
@@ -101,7 +102,8 @@ class Sweep:
         """Whether to claim more now, or, when there is no more, to look at the time."""
         if not self._more:
             return self._ctx.time_left() < _LAST_S
-        return self._open_events <= self._rows // 2 and self._open_bytes <= _CLAIM_BYTES // 2
+        # one claim flies while the database is asked for the next
+        return self._open_events <= self._rows and self._open_bytes <= _CLAIM_BYTES
 
     # --- the database
 
@@ -120,9 +122,11 @@ class Sweep:
             )
         self._position, self._more = claim.last, not claim.ended
         if len(claim.events) == self._rows:
-            self._rows = min(self._rows * 4, _MOST_ROWS)
-        for parcel in self._parcels(claim.events):
-            self._open(parcel)
+            self._rows = min(self._rows * _GROWTH, _MOST_ROWS)
+        if claim.events:
+            fine = self._sendable(claim.events)
+            for parcel in pack(fine, self._connect(), self._memory.unanswered, self._numbers):
+                self._open(parcel)
 
     def _note(self, connection: Connection) -> None:
         """Write down what the broker took and what failed."""
@@ -138,37 +142,21 @@ class Sweep:
 
     # --- parcels
 
-    def _parcels(self, events: Sequence[Event]) -> Iterator[Parcel]:
-        """The events as parcels, in order. What failed before travels alone, so that only the guilty fails again."""
-        suspect = self._memory.unanswered
-        if not events:
-            return
+    def _sendable(self, events: Sequence[Event]) -> list[Event]:
+        """The events without those that can never be sent, which are noted as dead."""
         broker = self._connect()
-        groups: dict[tuple[str, str | None], list[Event]] = {}
-        sizes: Counter[tuple[str, str | None]] = Counter()
+        fine = []
         for event in events:
             if flaw := broker.flaw(event):
                 self._fail(event, Failure(flaw, Blame.FOREVER))
-                continue
-            lane = (event.topic, event.key)
-            group = groups.setdefault(lane, [])
-            full = len(group) == broker.most_events or sizes[lane] + event.size > broker.most_bytes
-            if group and (full or any(e.attempts or e.id in suspect for e in (event, group[-1]))):
-                yield self._parcel(group)
-                groups[lane] = group = []
-                sizes[lane] = 0
-            group.append(event)
-            sizes[lane] += event.size
-        for group in groups.values():
-            yield self._parcel(group)
-
-    def _parcel(self, events: Sequence[Event]) -> Parcel:
-        return Parcel(next(self._numbers), events[0].topic, events[0].key, events)
+            else:
+                fine.append(event)
+        return fine
 
     def _open(self, parcel: Parcel) -> None:
         """Line the parcel up: behind its key's other parcels, or ready to fly."""
         self._open_events += len(parcel.events)
-        self._open_bytes += sum(event.size for event in parcel.events)
+        self._open_bytes += parcel.size
         lane = lane_of(parcel)
         if lane is None:
             self._ready.append(parcel)
@@ -182,7 +170,7 @@ class Sweep:
 
     def _close(self, parcel: Parcel) -> None:
         self._open_events -= len(parcel.events)
-        self._open_bytes -= sum(event.size for event in parcel.events)
+        self._open_bytes -= parcel.size
 
     def _launch(self) -> None:
         """Send what is ready, as far as the broker may have parcels under way."""
@@ -241,16 +229,15 @@ class Sweep:
 
     def _split(self, parcel: Parcel) -> None:
         """Send the events of a refused parcel one by one, since one of them is to blame."""
-        alone = [self._parcel([event]) for event in parcel.events]
+        first, *others = alone = [Parcel(next(self._numbers), [event], event.size) for event in parcel.events]
+        self._open_events += len(alone)
+        self._open_bytes += parcel.size
         lane = lane_of(parcel)
-        for one in alone:
-            self._open_events += 1
-            self._open_bytes += one.events[0].size
         if lane is None:
             self._ready.extend(alone)
         else:
-            self._ready.append(alone[0])
-            self._behind[lane].extendleft(reversed(alone[1:]))
+            self._ready.append(first)
+            self._behind[lane].extendleft(reversed(others))
 
     def _refuse(self, parcel: Parcel, failure: Failure) -> None:
         if failure.blame is Blame.FOREVER:
