@@ -1,1 +1,1 @@
-"""Telemetry: probing what customers run, and rolling up what was seen."""
+"""Telemetry: probing what customers run, and keeping what was seen."""

@@ -14,6 +14,7 @@ from shared.telemetry.results import Seen, active, keep
 from shared.telemetry.state import Hysteresis
 from shared.telemetry.targets import BadTarget, Target, parse
 
+_CANARY_S = 5.0  # a canary has time of its own: a round that was late must not look like a broken network
 _CHUNK = 1000  # findings a transaction: short ones hold nobody up
 
 
@@ -41,7 +42,6 @@ def canaries(urls: Sequence[str]) -> tuple[Target, ...]:
 
 def play(ctx: Context, prober: Prober, watch: Sequence[Target], rules: Rules) -> Round:
     """One round. Without a canary's answer nothing is probed; without one at the end, no failure is believed."""
-    until = ctx.clock.monotonic() + min(rules.round_s, ctx.time_left())
     with ctx.read() as connection:
         rows = active(connection)
     ctx.count("services", len(rows))
@@ -49,15 +49,15 @@ def play(ctx: Context, prober: Prober, watch: Sequence[Target], rules: Rules) ->
         pass  # before the first packet: the lease is ours, nobody paused us, and a plan ends here
     urls = {row.id: row.url for row in rows}
     resting, probes, unusable = _sort(ctx, rows, ctx.clock.now())
-    blind = not _sees(prober, watch, until)
-    at = ctx.clock.now()
+    blind = not _sees(ctx, prober, watch)
+    at, until = ctx.clock.now(), ctx.clock.monotonic() + min(rules.round_s, ctx.time_left())
     findings = (
         [Finding(p.key, at, Verdict.UNKNOWN, error="ours: no canary answered") for p in probes]
         if blind
         else list(prober.probe(probes, until=until))
     )
     if not blind and any(f.verdict is Verdict.DOWN for f in findings):
-        blind = not _sees(prober, watch, until)
+        blind = not _sees(ctx, prober, watch)
     if blind:
         findings = [_disbelieved(f) for f in findings]
     seen = [Seen(key, urls[key], at, None) for key in resting]
@@ -85,8 +85,9 @@ def _sort(ctx: Context, rows: Sequence[Any], now: datetime) -> tuple[list[int], 
     return resting, probes, unusable
 
 
-def _sees(prober: Prober, watch: Sequence[Target], until: float) -> bool:
+def _sees(ctx: Context, prober: Prober, watch: Sequence[Target]) -> bool:
     """Whether any canary answers."""
+    until = ctx.clock.monotonic() + _CANARY_S
     probes = [Probe(-1 - number, target) for number, target in enumerate(watch)]
     return any(f.verdict is Verdict.UP for f in list(prober.probe(probes, until=until)))
 

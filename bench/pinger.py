@@ -1,0 +1,358 @@
+"""ping_services: probes a second against blackbox_exporter, the whole task on 10,000 services, and rows by COPY.
+
+Every part runs on one core of its own, as on 1 vCPU: the prober or its peer on the first, the targets (and the peer's
+driver) on the second. Half of the targets are TLS, 5 % are dead; every guard is on, with loopback allowed.
+"""
+
+import asyncio
+import json
+import os
+import resource
+import shutil
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pycurl
+from sqlalchemy import text
+
+from bench.measure import Ratio, Series, alternate, report
+from shared.clock import SystemClock
+from shared.laptop.postgres import Postgres
+from shared.manifest import FUNCTIONS, ROOT
+from shared.migrations import run as migrations
+from shared.platform.partitions import create_ahead
+from shared.settings import read
+from shared.telemetry.addresses import Reach
+from shared.telemetry.copying import copy
+from shared.telemetry.prober import Prober
+from shared.telemetry.probes import Limits, Manners, Probe, Verdict
+from shared.telemetry.resolver import Resolver
+from shared.telemetry.targets import parse
+from tests.telemetry.servers import Authority, free_port
+
+_RACE = 2000  # targets of the race with the peer
+_SERVICES = 10_000
+_ROWS = 200_000
+_LIMITS = Limits(dns_s=3, connect_s=3, tls_s=3, first_byte_s=5, total_s=10, body_bytes=65536, redirects=5)
+_AT_ONCE = 200
+_MANNERS = Manners(at_once=_AT_ONCE, per_host=_AT_ONCE, per_address=_AT_ONCE)  # one address stands for all hosts
+_MODULES = """
+modules:
+  http:
+    prober: http
+    timeout: 5s
+    http: {preferred_ip_protocol: ip4, follow_redirects: true, tls_config: {ca_file: %s}}
+"""
+
+
+def _on_core(number: int) -> None:
+    if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > 1:
+        os.sched_setaffinity(0, {number})
+
+
+# --- the targets, in a process of their own
+
+
+class _Answer(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        assert isinstance(self.transport, asyncio.WriteTransport)
+        self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+        self.transport.close()
+
+
+async def _serve(plain: int, secure: int, certificate: str) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    loop = asyncio.get_running_loop()
+    await loop.create_server(_Answer, "127.0.0.1", plain, backlog=4096)
+    await loop.create_server(_Answer, "127.0.0.1", secure, backlog=4096, ssl=context)
+    print("ready", flush=True)
+    await asyncio.Event().wait()
+
+
+class Targets:
+    """Ports that answer, one that does not, and the authority that vouches for the second."""
+
+    def __init__(self, folder: Path) -> None:
+        authority = Authority(folder)
+        self.ca_file = str(authority.file)
+        authority.context("127.0.0.1")
+        self.certificate = str(next(f for f in folder.glob("*.pem") if f != authority.file))
+        self.plain, self.secure, self.dead = free_port(), free_port(), free_port()
+
+    def urls(self, count: int) -> list[str]:
+        """`count` URLs: half TLS, every twentieth dead."""
+        found = []
+        for number in range(count):
+            port = self.dead if number % 20 == 7 else self.secure if number % 2 else self.plain
+            found.append(f"{'https' if port == self.secure else 'http'}://127.0.0.1:{port}/{number}")
+        return found
+
+
+@contextmanager
+def _process(*arguments: str, core: int, ready: str, **options: Any) -> Iterator[None]:
+    process = subprocess.Popen(
+        arguments,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: _on_core(core),
+        **options,
+    )
+    try:
+        assert process.stdout is not None
+        while ready not in (said := process.stdout.readline()):
+            if not said:
+                raise RuntimeError(f"{arguments[0]} ended before it was ready")
+        yield
+    finally:
+        process.terminate()
+        process.communicate(timeout=10)
+
+
+# --- the race
+
+
+def _ours(targets: Targets, urls: list[str]) -> dict[str, float]:
+    """Probes a second and the peak of memory, in this very process (a child of the benchmark)."""
+    clock, reach = SystemClock(), Reach.of(allow=["127.0.0.1/32"])
+    with (
+        Resolver(reach, timeout_s=3) as resolver,
+        Prober(
+            limits=_LIMITS, manners=_MANNERS, reach=reach, resolver=resolver, clock=clock, ca_file=targets.ca_file
+        ) as prober,
+    ):
+        probes = [Probe(number, parse("http", url)) for number, url in enumerate(urls)]
+        began = time.perf_counter()
+        found = list(prober.probe(probes, until=clock.monotonic() + 300))
+        seconds = time.perf_counter() - began
+    up = sum(f.verdict is Verdict.UP for f in found)
+    assert up == len(urls) - sum(n % 20 == 7 for n in range(len(urls))), up
+    return {"rate": len(urls) / seconds, "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def _child(order: str, **values: Any) -> dict[str, float]:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.pinger", order, json.dumps(values)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: _on_core(0),
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _peer(port: int, urls: list[str]) -> float:
+    """Probes a second of blackbox_exporter, asked over connections that are kept, as many at once as we do."""
+    _on_core(1)
+    multi, idle = pycurl.CurlMulti(), []
+    for _ in range(_AT_ONCE):
+        handle = pycurl.Curl()
+        handle.setopt(pycurl.WRITEFUNCTION, len)
+        idle.append(handle)
+    waiting, under_way = iter(urls), 0
+    began = time.perf_counter()
+    left = len(urls)
+    while left:
+        while idle and (url := next(waiting, None)) is not None:
+            handle = idle.pop()
+            handle.setopt(pycurl.URL, f"http://127.0.0.1:{port}/probe?module=http&target={url}")
+            multi.add_handle(handle)
+            under_way += 1
+        multi.perform()
+        more = 1
+        while more:
+            more, well, failed = multi.info_read()
+            for handle in [*well, *(f[0] for f in failed)]:
+                multi.remove_handle(handle)
+                idle.append(handle)
+                left -= 1
+        multi.select(0.01)
+    return len(urls) / (time.perf_counter() - began)
+
+
+def _race(stack: ExitStack, targets: Targets, folder: Path) -> tuple[list[Series], dict[str, Ratio]]:
+    urls = targets.urls(_RACE)
+    ways: dict[str, Callable[[], float]] = {
+        "ping_services' prober": lambda: _child("ours", folder=str(folder), ports=_ports(targets), count=_RACE)["rate"]
+    }
+    binary = shutil.which("prometheus-blackbox-exporter") or shutil.which("blackbox_exporter")
+    if binary:
+        port, modules = free_port(), folder / "modules.yml"
+        modules.write_text(_MODULES % targets.ca_file)
+        listen = [f"--config.file={modules}", f"--web.listen-address=127.0.0.1:{port}"]
+        stack.enter_context(_process(binary, *listen, core=0, ready="Listening", env={**os.environ, "GOMAXPROCS": "1"}))
+        ways["blackbox_exporter"] = lambda: _peer(port, urls)
+    found = alternate(ways, unit="probes/s", rounds=5)
+    series = list(found.values())
+    ratios = {}
+    if binary:
+        ratios["prober to blackbox_exporter"] = Ratio(series[0].median / series[1].median, 3.0, least=True)
+    return series, ratios
+
+
+def _ports(targets: Targets) -> list[int]:
+    return [targets.plain, targets.secure, targets.dead]
+
+
+# --- the whole task
+
+
+def _platform(url: str, urls: list[str]) -> None:
+    from shared.database import Database
+
+    database = Database(read({"DATABASE_URL": url}), "bench")
+    for branch in ("groundskeeper", "platform"):
+        migrations.upgrade(database.engine, branch)
+    now = datetime.now(UTC)
+    migrations.stamp_environment(database.engine, "demo-groundskeeper", False, now)
+    with database.transaction() as connection:
+        create_ahead(connection, now, 1)
+        connection.execute(
+            text("""insert into user_profile (account_id, firebase_uid, email, created_at, updated_at)
+                    select 'a' || n, 'f' || n, 'a' || n || '@example.com', :now, :now
+                      from generate_series(0, 999) n"""),
+            {"now": now},
+        )
+        connection.execute(
+            text("""insert into monitored_service (account_id, name, kind, url, created_at)
+                    select 'a' || mod(n, 1000), 's' || n, 'http', url, :now
+                      from unnest(cast(:urls as text[])) with ordinality as t(url, n)"""),
+            {"now": now, "urls": urls},
+        )
+    database.close()
+
+
+def _task(url: str, folder: str, ports: list[int], ca_file: str) -> dict[str, float]:
+    """One round of the real task in this process: seconds, and the peak of memory."""
+    import certifi
+
+    from shared.call import Call
+    from shared.task import load
+
+    declared = FUNCTIONS / "ping_services"
+    copied = Path(folder) / "ping_services"
+    shutil.copytree(declared, copied, dirs_exist_ok=True)
+    lines = (copied / "task.yaml").read_text().splitlines()
+    changes = {
+        "canaries": f'["http://127.0.0.1:{ports[0]}/"]',
+        "allow_networks": '["127.0.0.1/32"]',
+        "manners": f"{{at_once: {_AT_ONCE}, per_host: {_AT_ONCE}, per_address: {_AT_ONCE}}}",
+    }
+    for number, line in enumerate(lines):
+        key = line.strip().partition(":")[0]
+        if key in changes and line.startswith("  "):
+            lines[number] = f"  {key}: {changes[key]}"
+    (copied / "task.yaml").write_text("\n".join(lines) + "\n")
+    certifi.where = lambda: ca_file
+    runner = load(copied).runner(read({"DATABASE_URL": url, "KEEPER_MODE": "enforce"}), SystemClock())
+    began = time.perf_counter()
+    result = runner.execute(Call(trigger="every", run_key=str(uuid.uuid4()), actor="bench"))
+    seconds = time.perf_counter() - began
+    runner.close()
+    assert result.outcome.value == "ok", result.error
+    assert result.counts["stored"] == _SERVICES, result.counts
+    return {"seconds": seconds, "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+# --- rows
+
+
+def _rows(url: str, psql: str, file: Path) -> tuple[list[Series], dict[str, Ratio]]:
+    from shared.database import Database
+
+    database = Database(read({"DATABASE_URL": url}), "bench")
+    columns = "last_tested, id, account_id, service_id, url, status_code, response_time, is_active"
+    at = datetime.now(UTC).isoformat()
+
+    def lines() -> Iterator[str]:
+        for number in range(_ROWS):
+            key = uuid.UUID(int=number + 1)
+            yield f"{at}\t{key}\ta{number % 1000}\t{number}\thttp://127.0.0.1/{number}\t200\t12.5\tt\n"
+
+    file.write_text("".join(lines()))
+
+    def emptied() -> None:
+        with database.transaction() as connection:
+            connection.execute(text("truncate endpoints"))
+
+    def ours() -> float:
+        emptied()
+        began = time.perf_counter()
+        with file.open() as source, database.transaction() as connection:
+            copy(connection, "endpoints", columns, source)
+        return _ROWS / (time.perf_counter() - began)
+
+    def theirs() -> float:
+        emptied()
+        began = time.perf_counter()
+        command = f"\\copy endpoints ({columns}) from '{file}'"
+        subprocess.run([psql, "-q", "-d", url.replace("+pg8000", ""), "-c", command], check=True)
+        return _ROWS / (time.perf_counter() - began)
+
+    found = list(alternate({"rows by copy": ours, "rows by psql \\copy": theirs}, unit="rows/s", rounds=5).values())
+    database.close()
+    return found, {"copy to psql \\copy": Ratio(found[0].median / found[1].median, 0.6, least=True)}
+
+
+def run() -> dict[str, Any]:
+    """The three parts, with what is missing left out by name."""
+    series: list[Series] = []
+    ratios: dict[str, Ratio] = {}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        targets = Targets(folder)
+        arguments = ["bench.pinger", "serve", json.dumps({"ports": _ports(targets), "file": targets.certificate})]
+        stack.enter_context(_process(sys.executable, "-m", *arguments, core=1, ready="ready"))
+        found, goals = _race(stack, targets, folder)
+        series += found
+        ratios |= goals
+        server = stack.enter_context(Postgres.temporary())
+        url = server.create_database("bench")
+        _platform(url, targets.urls(_SERVICES))
+        values = {"url": url, "folder": str(folder), "ports": _ports(targets), "ca_file": targets.ca_file}
+        rounds = [_child("task", **values) for _ in range(3)]
+        series.append(Series("one round over 10,000 services", "s", tuple(r["seconds"] for r in rounds)))
+        series.append(Series("its peak of memory", "MB", tuple(r["mb"] for r in rounds)))
+        ratios["round to its 30 s"] = Ratio(series[-2].median / 30, 1.0)
+        ratios["memory to 80 MB"] = Ratio(series[-1].median / 80, 1.0)
+        psql = shutil.which("psql")
+        if psql:
+            found, goals = _rows(url, psql, folder / "rows")
+            series += found
+            ratios |= goals
+    return report("pinger", series, ratios)
+
+
+def _answer_order() -> None:
+    order, values = sys.argv[1], json.loads(sys.argv[2])
+    if order == "serve":
+        asyncio.run(_serve(*values["ports"][:2], values["file"]))
+    elif order == "ours":
+        targets = Targets.__new__(Targets)
+        targets.plain, targets.secure, targets.dead = values["ports"]
+        targets.ca_file = f"{values['folder']}/authority.pem"
+        print(json.dumps(_ours(targets, targets.urls(values["count"]))))
+    else:
+        print(json.dumps(_task(**values)))
+
+
+if __name__ == "__main__":
+    _answer_order()
