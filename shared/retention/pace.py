@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from shared.context import Context
 
-_LEAST = 500
+_LEAST, _FIRST = 500, 4_000
 
 # How often to look around: often enough that one large batch passes at most, seldom enough to cost nothing.
 _LOOK_S = 0.025
@@ -88,7 +88,7 @@ class Pace:
         self._own, self._heartbeat = f"{ctx.task.name}/{str(ctx.run_id)[:8]}", f"{ctx.task.name}/heartbeat"
         self._looked: float | None = None
         self._company_until = 0.0
-        self._size = float(min(_LEAST, limits.batch_rows))
+        self._size = float(min(_FIRST, limits.batch_rows))
         self._waited = 0.0
 
     @property
@@ -128,7 +128,7 @@ class Pace:
     def took(self, seconds: float) -> None:
         """A batch of `rows` took so long: grow or shrink towards the target, and rest in company."""
         target = (self.limits.busy_ms if self.busy else self.limits.idle_ms) / 1000
-        wanted = 2.0 if seconds <= 0 else min(2.0, max(0.25, target / seconds))
+        wanted = 4.0 if seconds <= 0 else min(4.0, max(0.25, target / seconds))
         # In company a batch is a matter of others' milliseconds: never let one lucky commit double it.
         if self.busy:
             wanted = min(wanted, 1.25)

@@ -254,13 +254,14 @@ def _kept(ctx: Context, target: Target, orphan: Orphan) -> str:
 
 
 def _drop(ctx: Context, target: Target, name: str, oid: int) -> None:
-    """Drop a detached table and end its note, counting what it held."""
-    with ctx.read() as connection:
-        held_rows = size(connection, oid)
+    """Drop a detached table and end its note, counting what it held. Raises Undroppable where a hold came first."""
     rule = target.rule.name
     for attempt in range(_BRIEF_TRIES):
         try:
             with ctx.begin(lock_timeout_ms=_BRIEF_MS) as connection:
+                if _is_held(ctx, connection, target, name):
+                    raise Undroppable(f"{name} came under a legal hold once detached: it is kept so", lost=True)
+                held_rows = size(connection, oid)
                 connection.execute(text(f"drop table {name}"))
                 _end_note(ctx, connection, oid)
                 ctx.count(f"{rule}.deleted", held_rows.rows)

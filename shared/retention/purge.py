@@ -6,15 +6,13 @@ Never touches a table no rule names, a row at or after the cutoff, or a row unde
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from shared.context import Context
 from shared.errors import Partial, Stopped
 from shared.redaction import sqlstate
-from shared.retention import archive, catalogue, duplicates, held, moments, partitions, preflight
+from shared.retention import archive, catalogue, duplicates, partitions, preflight
 from shared.retention.archive import NotArchived
 from shared.retention.catalogue import Leaf
 from shared.retention.pace import GaveWay, Limits, Pace
@@ -35,7 +33,6 @@ _ONE_TABLE = {
     "55000": "the table is not in the state this needs",
     "P0001": "a trigger refused",
 }
-_MEASURE_MS = 5000
 
 
 def purge(ctx: Context, survey: Survey, limits: Limits) -> dict[str, int]:
@@ -54,7 +51,6 @@ def purge(ctx: Context, survey: Survey, limits: Limits) -> dict[str, int]:
         for target in survey.targets:
             with outcome.of(target.rule.name):
                 _keep(ctx, target, pace, outcome)
-            _measure(ctx, target)
         for copies in survey.copies:
             with outcome.of(copies.policy.name):
                 duplicates.delete(ctx, copies, pace)
@@ -138,29 +134,3 @@ def _undropped(ctx: Context, target: Target, pace: Pace, outcome: _Outcome) -> l
             for leaf in catalogue.leaves(connection, target.relation.oid)
             if leaf.branch in oids
         ]
-
-
-def _measure(ctx: Context, target: Target) -> None:
-    """Log how far behind the rule is, and how large its table: the metrics of backlog and growth."""
-    try:
-        with ctx.read(statement_timeout_ms=_MEASURE_MS) as connection:
-            state = held.now(connection, target, ctx.clock.now())
-            left = held.spared(target, state)
-            oldest = connection.execute(
-                text(f"select min({target.timestamp}) from {target.relation.name} t where {left.sql}"), left.binds
-            ).scalar()
-            now = catalogue.relation(connection, target.rule.table)
-    except DBAPIError as error:
-        if sqlstate(error) != "57014":
-            raise
-        oldest, now = None, None
-        ctx.log.info("the backlog was not measured: it takes too long", rule=target.rule.name)
-    age = moments.age(target.rule, target.kind, oldest, ctx.now)
-    if now is not None:
-        ctx.log.info(
-            "retention measured",
-            rule=target.rule.name,
-            backlog_s=int((age - timedelta(days=target.rule.keep_days)).total_seconds()) if age else 0,
-            rows=now.rows,
-            bytes=now.bytes,
-        )

@@ -13,11 +13,11 @@ from sqlalchemy.exc import DBAPIError
 
 from shared.context import Context
 from shared.redaction import sqlstate
-from shared.retention import held
+from shared.retention import catalogue, held
 from shared.retention.catalogue import Leaf
 from shared.retention.pace import Pace
 from shared.retention.preflight import Target
-from shared.retention.rules import Condition
+from shared.retention.rules import Condition, inlined
 
 # A row somebody is at is not waited for long: it stays for the next run.
 _LOCK_MS = 250
@@ -26,6 +26,12 @@ _ROWS_A_BLOCK = 32  # a first guess of how dense rows lie; the pace corrects it
 
 _LOCKED, _TOO_LONG = "55P03", "57014"
 _BY_RANGE = text("select set_config('enable_seqscan', 'off', true)")
+# Above this correlation of time and place, a range of time is a stretch of the heap.
+_ORDERLY = 0.9
+_ORDER = text("""
+    select s.correlation from pg_stats s join pg_class c on c.relname = s.tablename
+      join pg_namespace n on n.oid = c.relnamespace and n.nspname = s.schemaname
+     where c.oid = cast(:oid as oid) and s.attname = :column and not s.inherited""")
 _BLOCKS = text("select pg_relation_size(cast(:oid as oid)) / cast(current_setting('block_size') as bigint)")
 
 
@@ -35,11 +41,25 @@ def delete_rows(ctx: Context, target: Target, leaf: Leaf, *, indexed: bool, pace
     The run counts what went as `<rule>.deleted`. Raises Stopped and GaveWay; what is done by then is done.
     """
     walk = _Walk(ctx, target, leaf, pace)
-    if indexed:
+    if indexed and not _scattered(ctx, target, leaf):
         walk.by_index()
     else:
         walk.by_window()
     return walk.in_use
+
+
+def _scattered(ctx: Context, target: Target, leaf: Leaf) -> bool:
+    """Whether due rows lie all over the heap, so that each batch by time would visit (and prune) every page again.
+
+    With a due row on most pages, one pass by place costs no more than the rows that go.
+    """
+    with ctx.read() as connection:
+        order = connection.execute(_ORDER, {"oid": leaf.oid, "column": target.rule.timestamp}).scalar()
+        if order is None or abs(order) > _ORDERLY:
+            return False
+        blocks = connection.execute(_BLOCKS, {"oid": leaf.oid}).scalar_one()
+        due = catalogue.explained(connection, f"select 1 from only {leaf.name} t where {inlined(target.due())}")
+    return bool(due["Plan Rows"] >= blocks)
 
 
 def both(one: Condition, other: Condition) -> Condition:

@@ -147,6 +147,16 @@ def _exactly(
         oldest = connection.execute(text(f"select min({target.timestamp}) from {target.whole[0].name}")).scalar()
         ages.append(moments.age(rule, target.kind, oldest, ctx.now))
     why = rule.describe(ctx.now)
+    oldest_age = max((age for age in ages if age is not None), default=None)
+    behind = oldest_age - timedelta(days=rule.keep_days) if oldest_age else timedelta()
+    ctx.log.info(  # the metrics of backlog and growth
+        "retention measured",
+        rule=rule.name,
+        due=total.rows,
+        backlog_s=max(0, int(behind.total_seconds())),
+        rows=target.relation.rows,
+        bytes=target.relation.bytes,
+    )
     if state.whole:
         return _Found([Item(rule.name, 0, why="under a legal hold")], [], kept + total.rows)
     if kept:
@@ -159,7 +169,7 @@ def _exactly(
             total.rows,
             why=why + _gone_after(target),
             bytes=target.relation.bytes * total.rows // max(target.relation.rows, total.rows, 1),
-            oldest=_oldest(ctx, ages),
+            oldest=(ctx.now - oldest_age).isoformat() if oldest_age else None,
             exact=total.exact,
         )
     ]
@@ -217,8 +227,3 @@ def _gone_after(target: Target) -> str:
         return ""
     days = rule.keep_days + rule.archive.keep_days
     return f"; archived {rule.archive.keep_days} days, gone after {days} days and the bucket's grace (backups apart)"
-
-
-def _oldest(ctx: Context, ages: Sequence[timedelta | None]) -> str | None:
-    known = [age for age in ages if age is not None]
-    return (ctx.now - max(known)).isoformat() if known else None
