@@ -51,17 +51,22 @@ class Bench:
         for setting in ("max_wal_size = '16GB'", "checkpoint_timeout = '1h'", "autovacuum = off"):
             server.execute(f"alter system set {setting}")
         server.execute("select pg_reload_conf()")
+        self.attach(self.url, archive)
+        migrations.upgrade(self.database.engine, "groundskeeper")
+        migrations.stamp_environment(self.database.engine, "demo-groundskeeper", False, datetime.now(UTC))
+
+    def attach(self, url: str, archive: str) -> None:
+        """Use the benchmark's database at `url`, also from another process."""
+        self.archive = archive
         self.settings: Settings = settings_module.read(
             {
-                "DATABASE_URL": self.url,
+                "DATABASE_URL": url,
                 "KEEPER_MODE": "enforce",
                 "KEEPER_BACKUP_GATE_HOURS": "0",
                 "KEEPER_BUCKET_ARCHIVE": archive,
             }
         )
         self.database = Database(self.settings, "bench")
-        migrations.upgrade(self.database.engine, "groundskeeper")
-        migrations.stamp_environment(self.database.engine, "demo-groundskeeper", False, datetime.now(UTC))
 
     def do(self, *statements: str) -> None:
         """Run statements in one transaction."""
