@@ -15,16 +15,19 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection, insert, select, text, update
+from sqlalchemy.exc import DBAPIError
 
 from shared import holds, objects
 from shared.clock import rfc3339
 from shared.context import Context
 from shared.errors import ConfigurationError
 from shared.objects import Changed, Exists, Missing, Objects
+from shared.redaction import sqlstate
 from shared.retention import held, parquet
 from shared.retention.catalogue import Leaf
 from shared.retention.pace import Pace
@@ -39,7 +42,8 @@ FORMAT = 1
 _MOST_ROWS, _FIRST_ROWS = 250_000, 5_000
 _MOST_BYTES = 16 << 20
 
-_STATEMENT_MS = 60_000
+_LOCK_MS, _STATEMENT_MS = 250, 60_000
+_LOCKED = "55P03"
 
 # Each copied version is looked up at its place; reading the whole table for a join would be the planner's guess.
 _BY_PLACE = text(
@@ -89,12 +93,22 @@ def archive_rows(ctx: Context, target: Target, leaf: Leaf, *, indexed: bool, pac
         taken = _copy_out(ctx, target, leaf, walk, rows)
         if taken is None:
             return
-        versions, data, done = taken
-        if versions.tids:
-            _archive(ctx, target, leaf, store, versions, data)
-            rows = min(_MOST_ROWS, rows * 4, max(100, _MOST_BYTES * len(versions.tids) // max(len(data), 1)))
+        copied, done = taken
+        if copied.rows:
+            _archive(ctx, target, leaf, store, copied)
+            rows = min(_MOST_ROWS, rows * 4, max(100, _MOST_BYTES * copied.rows // max(len(copied.data), 1)))
         if done:
             return
+
+
+@dataclass(frozen=True)
+class _Copied:
+    """Rows as COPY gave them, by key, and which versions they are (array literals, in the same order)."""
+
+    rows: int
+    tids: str
+    xmins: str
+    data: bytes
 
 
 class _Walk:
@@ -106,9 +120,7 @@ class _Walk:
         self.block = 0
 
 
-def _copy_out(
-    ctx: Context, target: Target, leaf: Leaf, walk: _Walk, rows: int
-) -> tuple[parquet.Versions, bytes, bool] | None:
+def _copy_out(ctx: Context, target: Target, leaf: Leaf, walk: _Walk, rows: int) -> tuple[_Copied, bool] | None:
     """The next rows with their versions, by key; and whether these were the last. None: the table is held."""
     versions = parquet.Versions()
     columns = ", ".join(quoted(c) for c in target.relation.columns)
@@ -126,7 +138,7 @@ def _copy_out(
             f" order by {key_order(target.relation.key, target.relation.columns)}) to stdout (format csv)",
             versions,
         )
-    return versions, versions.data(), last
+    return _Copied(len(versions), *versions.take()), last
 
 
 def _span(connection: Connection, target: Target, leaf: Leaf, walk: _Walk, rows: int) -> tuple[Condition, bool]:
@@ -162,11 +174,14 @@ def _span(connection: Connection, target: Target, leaf: Leaf, walk: _Walk, rows:
     ).scalar()
     start_at, walk.low = walk.low, after
     within = f"{start} and {stamp} <= cast(:edge as {target.kind})"
-    found = connection.execute(
-        text(f"select count(*) from (select 1 from only {leaf.name} t where {within} and {due.sql} limit :most) alike"),
-        {**binds, **due.binds, "edge": edge, "most": 4 * rows + 1},
-    ).scalar_one()
-    if found > 4 * rows:  # too many of one moment to take at once: go by place instead of by time
+    crowd = connection.execute(
+        text(
+            f"select 1 from only {leaf.name} t where {stamp} = cast(:edge as {target.kind}) and {due.sql}"
+            " offset :most limit 1"
+        ),
+        {**due.binds, "edge": edge, "most": 3 * rows},
+    ).scalar()
+    if crowd is not None:  # too many of one moment to take at once: go by place instead of by time
         walk.indexed, walk.low = False, start_at
         return _span(connection, target, leaf, walk, rows)
     return (
@@ -175,11 +190,11 @@ def _span(connection: Connection, target: Target, leaf: Leaf, walk: _Walk, rows:
     )
 
 
-def _archive(ctx: Context, target: Target, leaf: Leaf, store: Objects, versions: parquet.Versions, data: bytes) -> None:
+def _archive(ctx: Context, target: Target, leaf: Leaf, store: Objects, copied: _Copied) -> None:
     archive_id, rule = uuid.uuid4(), target.rule
     folder = f"{_folder(target.source)}/{ctx.run_id}/{archive_id}"
     names = {"data": f"{folder}.parquet", "manifest": f"{folder}.json"}
-    table = parquet.parse(data, target.relation.columns)
+    table = parquet.parse(copied.data, target.relation.columns)
     packed = parquet.pack(table)
     keep_days = rule.archive.keep_days if rule.archive else 0
     expires_at = ctx.now + timedelta(days=keep_days)
@@ -189,14 +204,14 @@ def _archive(ctx: Context, target: Target, leaf: Leaf, store: Objects, versions:
             "run_id": str(ctx.run_id),
             "source": target.source,
             "rule": rule.name,
-            "rows": len(versions.tids),
+            "rows": copied.rows,
             "columns": target.relation.columns,
             "key": list(target.relation.key),
             "cutoff": rfc3339(target.cutoff),
             "data": names["data"].rpartition("/")[2],
             "bytes": len(packed),
             "sha256": hashlib.sha256(packed).hexdigest(),
-            "copy_sha256": hashlib.sha256(data).hexdigest(),
+            "copy_sha256": hashlib.sha256(copied.data).hexdigest(),
             "written_at": rfc3339(ctx.clock.now()),
             "expires_at": rfc3339(expires_at),
         },
@@ -216,47 +231,47 @@ def _archive(ctx: Context, target: Target, leaf: Leaf, store: Objects, versions:
         "run_id": ctx.run_id,
         "source": target.source,
         "location": f"{store.location}/{names['manifest']}",
-        "items": len(versions.tids),
+        "items": copied.rows,
         "bytes": len(packed),
         "sha256": hashlib.sha256(manifest).hexdigest(),
         "cutoff": target.cutoff,
         "written_at": ctx.clock.now(),
         "expires_at": expires_at,
     }
-    if not _delete(ctx, target, leaf, versions, entry):
+    if not _delete(ctx, target, leaf, copied, entry):
         for name in names.values():
             _remove(store, name)
 
 
-def _delete(ctx: Context, target: Target, leaf: Leaf, versions: parquet.Versions, entry: dict[str, Any]) -> int:
+def _delete(ctx: Context, target: Target, leaf: Leaf, copied: _Copied, entry: dict[str, Any]) -> int:
     """Delete exactly these row versions and enter their archive into the ledger; how many there still were."""
     rule = target.rule.name
-    with ctx.begin(statement_timeout_ms=_STATEMENT_MS) as connection:
+    with ctx.begin(lock_timeout_ms=_LOCK_MS, statement_timeout_ms=_STATEMENT_MS) as connection:
         state = held.now(connection, target, ctx.clock.now())
         if state.whole:
             return 0
         spared = held.spared(target, state)
         connection.execute(_BY_PLACE)
-        chosen = (
-            f"select t.ctid from only {leaf.name} t"
-            " join unnest(cast(:tids as tid[]), cast(:xmins as xid[])) copied(copied_tid, copied_xmin)"
-            " on t.ctid = copied_tid and t.xmin = copied_xmin"
-            f" where {spared.sql} for update of t skip locked"
-        )
-        # One pass finds these versions unlocked and unchanged, and locks them; the other deletes what is locked.
-        deleted: int = connection.execute(
-            text(f"delete from only {leaf.name} t where t.ctid = any(array({chosen}))"),
-            {
-                **spared.binds,
-                "tids": '{"' + '","'.join(versions.tids) + '"}',
-                "xmins": "{" + ",".join(versions.xmins) + "}",
-            },
-        ).rowcount
+        copies = "unnest(cast(:tids as tid[]), cast(:xmins as xid[])) copied(copied_tid, copied_xmin)"
+        same = f"t.ctid = copied_tid and t.xmin = copied_xmin and {spared.sql}"
+        binds = {**spared.binds, "tids": copied.tids, "xmins": copied.xmins}
+        try:
+            with connection.begin_nested():
+                deleted: int = connection.execute(
+                    text(f"delete from only {leaf.name} t using {copies} where {same}"), binds
+                ).rowcount
+        except DBAPIError as error:
+            if sqlstate(error) != _LOCKED:
+                raise
+            free = f"select t.ctid from only {leaf.name} t join {copies} on {same} for update of t skip locked"
+            deleted = connection.execute(
+                text(f"delete from only {leaf.name} t where t.ctid = any(array({free}))"), binds
+            ).rowcount
         if deleted:
             connection.execute(insert(archive_manifest).values(**entry))
         ctx.count(f"{rule}.deleted", deleted)
         ctx.count(f"{rule}.archived", deleted)
-        if changed := len(versions.tids) - deleted:
+        if changed := copied.rows - deleted:
             ctx.count(f"{rule}.in_use", changed)
     return deleted
 

@@ -35,28 +35,27 @@ TEXT_SETTINGS = (
 )
 
 
-@dataclass
 class Versions:
     """Takes COPY's rows of `xmin, ctid, columns…` as CSV: keeps the row versions apart from the data.
 
-    Given to the driver as its stream; one call is one row.
+    Given to the driver as its stream; one call of `write` is one row, so it is nothing but the list's own append.
     """
 
-    xmins: list[str] = field(default_factory=list)
-    tids: list[str] = field(default_factory=list)
-    _rows: list[bytes] = field(default_factory=list)
+    def __init__(self) -> None:
+        self._rows: list[bytes] = []
+        self.write = self._rows.append
 
-    def write(self, row: bytes) -> int:
-        """Take one row."""
-        xmin, block, line, data = row.split(b",", 3)
-        self.xmins.append(xmin.decode())
-        self.tids.append(f"{block[1:].decode()},{line[:-1].decode()}")
-        self._rows.append(data)
-        return len(row)
+    def __len__(self) -> int:
+        return len(self._rows)
 
-    def data(self) -> bytes:
-        """The rows without their versions, as COPY would have given them."""
-        return b"".join(self._rows)
+    def take(self) -> tuple[str, str, bytes]:
+        """The versions' ctid and xmin as array literals, and the data as COPY alone would have given it; once."""
+        cut = [row.split(b'",', 1) for row in self._rows]  # 123,"(0,1)",data
+        self._rows.clear()
+        versions = [head.split(b",", 1) for head, _ in cut]
+        tids = b"{" + b'",'.join([tid for _, tid in versions]) + b'"}' if versions else b"{}"
+        xmins = b"{" + b",".join([xmin for xmin, _ in versions]) + b"}"
+        return tids.decode(), xmins.decode(), b"".join([data for _, data in cut])
 
 
 @dataclass
