@@ -32,7 +32,7 @@ def _whole(world: World, table: Table, hostile: Hostile, row: dict[str, Any]) ->
         "cookie_consent": {"choices": {}, "policy_version": "2025-11"},
         "endpoints": {"id": world.uuid(), "account_id": account, "url": "https://hostile.example.com/"},
         "mockup": {"idea_id": 1},
-        "outbox_event": {"id": world.uuid(), "payload": {}, "created_at": created},
+        "outbox_event": {"id": world.uuid(), "topic": "telemetry-events", "payload": {}, "created_at": created},
         "signal": {},
         "threat_intelligence": {},
         "user_profile": {"created_at": created, "updated_at": created},

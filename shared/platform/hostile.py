@@ -19,7 +19,7 @@ LABELS = {
     "cookie_consent": "visitor_id",
     "endpoints": "isp",
     "mockup": "title",
-    "outbox_event": "topic",
+    "outbox_event": "ordering_key",
     "signal": "source",
     "threat_intelligence": "description",
     "user_profile": "display_name",
