@@ -12,7 +12,7 @@ _preparer = dialect().identifier_preparer  # type: ignore[no-untyped-call]
 # A condition must mean the same at every batch and in every transaction, so nothing in it may move.
 _MOVING = re.compile(
     r"\b(now|clock_timestamp|statement_timestamp|transaction_timestamp|timeofday|random|age)\s*\("
-    r"|\b(current_timestamp|current_date|current_time|localtime|localtimestamp)\b",
+    r"|\b(current_time(stamp)?|current_date|localtime(stamp)?)\b",
     re.I,
 )
 _QUOTED_OR = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|%%?")
