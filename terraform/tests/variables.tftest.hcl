@@ -16,36 +16,47 @@ run "the_least_there_is_to_say" {
   command = plan
 }
 
-run "an_image_by_tag" {
+run "every_variable_says_what_is_wrong_with_it" {
   command = plan
   variables {
-    images = { base = "europe-west1-docker.pkg.dev/demo-project/keeper/base:latest" }
+    backup_gate_hours = 0.5
+    database          = { connection_budget = 190 }
+    environment       = "Production"
+    github_repository = "github.com/example/groundskeeper"
+    images            = { base = "europe-west1-docker.pkg.dev/demo-project/keeper/base:latest" }
+    mode              = "dry-run"
+    modes             = { db_cleanup = "on" }
+    project           = "Demo Project"
+    project_number    = "demo-project"
   }
-  expect_failures = [var.images]
+  expect_failures = [
+    var.backup_gate_hours,
+    var.database,
+    var.environment,
+    var.github_repository,
+    var.images,
+    var.mode,
+    var.modes,
+    var.project,
+    var.project_number,
+  ]
 }
 
-run "no_base_image" {
+run "no_base_image_and_a_database_by_name" {
   command = plan
   variables {
-    images = {}
+    images   = {}
+    database = { existing = { instance = "platform", host = "db.example", server_ca = "-----BEGIN CERTIFICATE-----" } }
   }
-  expect_failures = [var.images]
+  expect_failures = [var.database, var.images]
 }
 
-run "an_unknown_mode" {
+run "an_unknown_kind_of_availability" {
   command = plan
   variables {
-    mode = "dry-run"
+    database = { availability = "GLOBAL" }
   }
-  expect_failures = [var.mode]
-}
-
-run "an_unknown_mode_of_a_task" {
-  command = plan
-  variables {
-    modes = { db_cleanup = "on" }
-  }
-  expect_failures = [var.modes]
+  expect_failures = [var.database]
 }
 
 run "the_mode_of_no_task" {
@@ -70,38 +81,6 @@ run "a_bucket_that_is_none" {
     platform_buckets = { pail = "x" }
   }
   expect_failures = [terraform_data.variables]
-}
-
-run "no_project_id" {
-  command = plan
-  variables {
-    project = "Demo Project"
-  }
-  expect_failures = [var.project]
-}
-
-run "half_an_hour_of_backup_gate" {
-  command = plan
-  variables {
-    backup_gate_hours = 0.5
-  }
-  expect_failures = [var.backup_gate_hours]
-}
-
-run "all_connections_for_the_tasks" {
-  command = plan
-  variables {
-    database = { connection_budget = 190 }
-  }
-  expect_failures = [var.database]
-}
-
-run "a_database_by_name" {
-  command = plan
-  variables {
-    database = { existing = { instance = "platform", host = "db.example", server_ca = "-----BEGIN CERTIFICATE-----" } }
-  }
-  expect_failures = [var.database]
 }
 
 run "a_database_that_is_there_is_not_created" {
