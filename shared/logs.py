@@ -48,14 +48,19 @@ class _CurrentStream(logging.StreamHandler[TextIO]):
 
 _logger = logging.getLogger("groundskeeper")
 
+# What these say would go out as it is: a broken connection's traceback with the statement it broke in, a URL.
+_LIBRARIES = ("google", "grpc", "sqlalchemy", "urllib3")
+
 
 def configure(stream: str = "stdout", level: int = logging.INFO) -> None:
-    """Send the product's log lines to `stream` (stdout in the cloud, stderr under `keeper`)."""
+    """Send the product's log lines, and its libraries' warnings, to `stream` (stdout in the cloud, stderr under
+    `keeper`)."""
     handler = _CurrentStream(stream)
     handler.setFormatter(_Json())
-    _logger.handlers[:] = [handler]
     _logger.setLevel(level)
-    _logger.propagate = False
+    for logger in (_logger, *map(logging.getLogger, _LIBRARIES)):
+        logger.handlers[:] = [handler]
+        logger.propagate = False
 
 
 def configured() -> bool:

@@ -88,3 +88,16 @@ def test_a_log_line_is_json_with_its_fields_and_no_secret(capsys: pytest.Capture
     assert first["logging.googleapis.com/trace"] == "projects/demo/traces/105445aa7843bc8bf206b12000100000"
     assert (second["severity"], second["exception"]) == ("ERROR", "ValueError")
     assert "example" not in json.dumps(second)
+
+
+def test_a_librarys_warning_is_a_line_like_ours_without_its_errors_text(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("stdout")
+    try:
+        raise ValueError("Key (email)=(jo@example.com) already exists")
+    except ValueError:
+        logging.getLogger("sqlalchemy.pool.impl.QueuePool").exception("terminating postgresql://u:hunter2@h/d")
+    out, err = capsys.readouterr()
+    said = json.loads(out)
+    assert (said["severity"], said["exception"], err) == ("ERROR", "ValueError", "")
+    assert "example" not in out
+    assert "hunter2" not in out
