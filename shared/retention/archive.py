@@ -11,31 +11,26 @@ in the ledger does not exist.
 import hashlib
 import json
 import re
-import sys
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, text, update
+from sqlalchemy import Connection, insert, text
 from sqlalchemy.exc import DBAPIError
 
-from shared import holds, objects
 from shared.clock import rfc3339
 from shared.context import Context
-from shared.errors import ConfigurationError
-from shared.objects import Changed, Exists, Missing, Objects
+from shared.objects import Objects
 from shared.redaction import sqlstate
 from shared.retention import held, parquet
 from shared.retention.catalogue import Leaf
 from shared.retention.pace import Pace
 from shared.retention.preflight import Target
 from shared.retention.rules import Condition, inlined, quoted
+from shared.retention.shelf import NotArchived, folder_of, put, remove, store_of, storing
 from shared.schema import archive_manifest
 
-BUCKET = "archive"
 FORMAT = 1
 
 # One file: small enough to stay in memory some times over, large enough to compress well.
@@ -50,34 +45,6 @@ _BY_PLACE = text(
     "select set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),"
     " set_config('enable_mergejoin', 'off', true)"
 )
-
-
-class NotArchived(Exception):
-    """The copy could not be written or verified, so nothing of it was deleted. The message says why."""
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """What a store may raise; the cloud's client is asked only where it was loaded."""
-    cloud = sys.modules.get("google.api_core.exceptions")
-    return (OSError, Exists, Missing, Changed, *((cloud.GoogleAPIError,) if cloud else ()))
-
-
-@contextmanager
-def _storing(what: str) -> Iterator[None]:
-    """Say of a store that fails what could not be done. Raises NotArchived."""
-    try:
-        yield
-    except _failures() as error:
-        said = getattr(error, "strerror", None) or type(error).__name__
-        raise NotArchived(f"{what}: {said}") from error
-
-
-def store_of(ctx: Context) -> Objects:
-    """Where archives are. Raises NotArchived where nobody said."""
-    try:
-        return ctx.objects(BUCKET)
-    except ConfigurationError as error:
-        raise NotArchived(str(error)) from error
 
 
 def archive_rows(ctx: Context, target: Target, leaf: Leaf, *, indexed: bool, pace: Pace) -> None:
@@ -192,7 +159,7 @@ def _span(connection: Connection, target: Target, leaf: Leaf, walk: _Walk, rows:
 
 def _archive(ctx: Context, target: Target, leaf: Leaf, store: Objects, copied: _Copied) -> None:
     archive_id, rule = uuid.uuid4(), target.rule
-    folder = f"{_folder(target.source)}/{ctx.run_id}/{archive_id}"
+    folder = f"{folder_of(target.source)}/{ctx.run_id}/{archive_id}"
     names = {"data": f"{folder}.parquet", "manifest": f"{folder}.json"}
     table = parquet.parse(copied.data, target.relation.columns)
     packed = parquet.pack(table)
@@ -217,12 +184,12 @@ def _archive(ctx: Context, target: Target, leaf: Leaf, store: Objects, copied: _
         },
         indent=1,
     ).encode()
-    with _storing(f"{target.source} could not be archived, so nothing of it was deleted"):
-        _put(store, names["data"], packed)
+    with storing(f"{target.source} could not be archived, so nothing of it was deleted"):
+        put(store, names["data"], packed)
         with store.open(names["data"]) as stream:
             if not parquet.same(parquet.unpack(stream.read()), table):
                 raise NotArchived(f"the archive {names['data']} does not read back as it was written: kept both")
-        _put(store, names["manifest"], manifest)
+        put(store, names["manifest"], manifest)
         with store.open(names["manifest"]) as stream:
             if stream.read() != manifest:
                 raise NotArchived(f"the manifest {names['manifest']} does not read back as it was written")
@@ -240,7 +207,7 @@ def _archive(ctx: Context, target: Target, leaf: Leaf, store: Objects, copied: _
     }
     if not _delete(ctx, target, leaf, copied, entry):
         for name in names.values():
-            _remove(store, name)
+            remove(store, name)
 
 
 def _delete(ctx: Context, target: Target, leaf: Leaf, copied: _Copied, entry: dict[str, Any]) -> int:
@@ -276,22 +243,6 @@ def _delete(ctx: Context, target: Target, leaf: Leaf, copied: _Copied, entry: di
     return deleted
 
 
-def _put(store: Objects, name: str, content: bytes) -> None:
-    with store.create(name) as sink:
-        sink.write(content)
-
-
-def _remove(store: Objects, name: str) -> None:
-    try:
-        store.delete(name, generation=store.stat(name).generation)
-    except Missing:
-        return  # gone is what was wanted
-
-
-def _folder(source: str) -> str:
-    return "rows/" + re.sub(r"[^A-Za-z0-9._-]", "_", source)
-
-
 def copy(connection: Connection, statement: str, stream: Any) -> None:
     """Run a COPY on the transaction's connection, to or from `stream`."""
     # The driver reads % as the beginning of a bind.
@@ -303,84 +254,3 @@ def key_order(key: tuple[str, ...], columns: dict[str, str]) -> str:
     """The order by a primary key that no collation changes."""
     text_like = ("text", "character varying", "character", "name", "citext")
     return ", ".join(f"t.{quoted(c)}" + (' collate "C"' if columns[c] in text_like else "") for c in key)
-
-
-# --- the end of archives
-
-
-def expired(connection: Connection, ctx: Context, store: Objects) -> list[tuple[uuid.UUID, str]]:
-    """The archives of rows whose time is over and that no hold covers: id and location of the manifest, oldest
-    first."""
-    found = connection.execute(
-        select(archive_manifest.c.archive_id, archive_manifest.c.location, archive_manifest.c.source)
-        .where(
-            archive_manifest.c.expires_at <= ctx.now,
-            archive_manifest.c.destroyed_at.is_(None),
-            archive_manifest.c.location.startswith(f"{store.location}/rows/", autoescape=True),
-        )
-        .order_by(archive_manifest.c.expires_at)
-    ).all()
-    about = holds.in_force(connection, ctx.clock.now())
-    return [
-        (row.archive_id, row.location)
-        for row in found
-        if not any(h.table is None or h.table in (row.source, row.source.removeprefix("public.")) for h in about)
-    ]
-
-
-def destroy_expired(ctx: Context) -> None:
-    """Destroy archives whose time is over; the run counts them as `archives.destroyed`."""
-    store = store_of(ctx)
-    with ctx.read() as connection:
-        due = expired(connection, ctx, store)
-    for archive_id, location in due:
-        name = location.removeprefix(f"{store.location}/")
-        with _storing(f"the expired archive {archive_id} could not be destroyed"):
-            ctx.check()
-            _remove(store, name.removesuffix(".json") + ".parquet")
-            _remove(store, name)
-        with ctx.begin() as connection:
-            connection.execute(
-                update(archive_manifest)
-                .where(archive_manifest.c.archive_id == archive_id)
-                .values(destroyed_at=ctx.clock.now())
-            )
-            ctx.count("archives.destroyed")
-
-
-def remove_unknown(ctx: Context, target: Target) -> None:
-    """Remove files that a killed run wrote and never entered into the ledger."""
-    store = store_of(ctx)
-    with ctx.read() as connection:
-        known = {
-            str(archive_id)
-            for archive_id in connection.execute(
-                select(archive_manifest.c.archive_id).where(archive_manifest.c.source == target.source)
-            ).scalars()
-        }
-    with _storing(f"the archives of {target.source} could not be listed"):
-        for found in store.list(f"{_folder(target.source)}/"):
-            if found.name.rpartition("/")[2].rpartition(".")[0] not in known:
-                ctx.check()
-                _remove(store, found.name)
-
-
-def read_manifest(location: str, sha256: str) -> tuple[dict[str, Any], Objects]:
-    """An archive's manifest, proven against the ledger, and the place it lies in. Raises NotArchived."""
-    folder, _, name = location.rpartition("/")
-    place = objects.at(folder)
-    with _storing(f"the manifest {location} cannot be read"), place.open(name) as stream:
-        content = stream.read()
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise NotArchived(f"the manifest {location} is not the one the ledger knows: its SHA-256 differs")
-    manifest: dict[str, Any] = json.loads(content)
-    return manifest, place
-
-
-def read_rows(manifest: dict[str, Any], place: Objects) -> Any:
-    """The rows of an archive as a table, proven against its manifest. Raises NotArchived."""
-    with _storing(f"the archive {manifest['data']} cannot be read"), place.open(manifest["data"]) as stream:
-        content = stream.read()
-    if hashlib.sha256(content).hexdigest() != manifest["sha256"]:
-        raise NotArchived(f"the archive {manifest['data']} is damaged: its SHA-256 is not its manifest's")
-    return parquet.unpack(content)

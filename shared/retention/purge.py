@@ -12,13 +12,13 @@ from sqlalchemy.exc import DBAPIError
 from shared.context import Context
 from shared.errors import Partial, Stopped
 from shared.redaction import sqlstate
-from shared.retention import archive, catalogue, duplicates, partitions, preflight
-from shared.retention.archive import NotArchived
+from shared.retention import archive, catalogue, duplicates, partitions, preflight, shelf
 from shared.retention.catalogue import Leaf
 from shared.retention.pace import GaveWay, Limits, Pace
 from shared.retention.partitions import Undroppable
 from shared.retention.preflight import Target, Unfit
 from shared.retention.ranges import delete_rows
+from shared.retention.shelf import NotArchived
 from shared.retention.survey import Survey
 
 # What the database may say about one table without anything being wrong with the others, by SQLSTATE.
@@ -56,7 +56,7 @@ def purge(ctx: Context, survey: Survey, limits: Limits) -> dict[str, int]:
                 duplicates.delete(ctx, copies, pace)
         if survey.archives:
             with outcome.of("archives"):
-                archive.destroy_expired(ctx)
+                shelf.destroy_expired(ctx)
     except Stopped as stopped:
         if outcome.failed:
             raise Partial([*outcome.failed, f"stopped: {stopped}"], {}) from stopped
@@ -97,7 +97,7 @@ def _keep(ctx: Context, target: Target, pace: Pace, outcome: _Outcome) -> None:
     outcome.failed += [f"{name}: {left}" for left in partitions.recover(ctx, target)]
     in_use = 0
     if target.rule.archive:
-        archive.remove_unknown(ctx, target)
+        shelf.remove_unknown(ctx, target)
     for leaf, indexed in [*_undropped(ctx, target, pace, outcome), *target.leaves]:
         if target.rule.archive:
             archive.archive_rows(ctx, target, leaf, indexed=indexed, pace=pace)

@@ -17,9 +17,9 @@ from sqlalchemy import Connection, select, text
 from shared import audit, holds
 from shared.database import Database
 from shared.errors import Refused
-from shared.retention import archive, catalogue, parquet
-from shared.retention.archive import NotArchived
+from shared.retention import archive, catalogue, parquet, shelf
 from shared.retention.rules import dotted, quoted
+from shared.retention.shelf import NotArchived
 from shared.schema import archive_manifest, legal_hold
 
 _STATEMENT_MS = 300_000
@@ -88,8 +88,8 @@ def restore(
     conflicts: dict[tuple[str, str], int] = {}
     for entry in archives:
         try:
-            manifest, place = archive.read_manifest(entry.location, entry.sha256)
-            rows = archive.read_rows(manifest, place)
+            manifest, place = shelf.read_manifest(entry.location, entry.sha256)
+            rows = shelf.read_rows(manifest, place)
         except NotArchived as broken:
             raise Refused(str(broken)) from broken
         with database.transaction(lock_timeout_ms=_LOCK_MS, statement_timeout_ms=_STATEMENT_MS) as connection:

@@ -11,13 +11,13 @@ from shared.context import Context
 from shared.holds import Hold
 from shared.plans import Item, Plan
 from shared.redaction import sqlstate
-from shared.retention import archive, catalogue, duplicates, held, moments, partitions, preflight
-from shared.retention.archive import NotArchived
+from shared.retention import catalogue, duplicates, held, moments, partitions, preflight, shelf
 from shared.retention.catalogue import Reference
 from shared.retention.duplicates import Copies
 from shared.retention.partitions import Size
 from shared.retention.preflight import Target, Unfit
 from shared.retention.rules import Condition, Policy, inlined
+from shared.retention.shelf import NotArchived
 
 _TOO_LONG = "57014"
 
@@ -102,11 +102,11 @@ def look(ctx: Context, policy: Policy, *, count_within_s: int) -> Survey:
 
 def _archives(ctx: Context) -> int:
     try:
-        store = archive.store_of(ctx)
+        store = shelf.store_of(ctx)
     except NotArchived:  # said by each rule that archives; without a place there is nothing to destroy
         return 0
     with ctx.read() as connection:
-        return len(archive.expired(connection, ctx, store))
+        return len(shelf.expired(connection, ctx, store))
 
 
 def _count(ctx: Context, target: Target, holds: Sequence[Hold], within_s: int) -> _Found:
