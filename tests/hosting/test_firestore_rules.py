@@ -66,7 +66,7 @@ def documents(start: Start) -> str:
     """Our rules, with documents in it that somebody could want."""
     url = start(RULES)
     for path in ("users/u1", "public/notice", "a/b/c/d"):
-        requests.patch(f"{url}/{path}", json={"fields": {}}, headers=OWNER, timeout=10).raise_for_status()
+        requests.patch(f"{url}/{path}", json={"fields": {}}, headers=OWNER, timeout=60).raise_for_status()
     return url
 
 
@@ -103,13 +103,13 @@ def test_nobody_reads_writes_deletes_lists_or_queries_anything(documents: str) -
         for path in ("users/u1", "public/notice", "a/b/c/d", "not/there"):
             url = f"{documents}/{path}"
             for answer in (
-                requests.get(url, headers=headers, timeout=10),
-                requests.patch(url, json={"fields": {}}, headers=headers, timeout=10),
-                requests.delete(url, headers=headers, timeout=10),
+                requests.get(url, headers=headers, timeout=60),
+                requests.patch(url, json={"fields": {}}, headers=headers, timeout=60),
+                requests.delete(url, headers=headers, timeout=60),
             ):
                 assert _refused(answer), f"{who}: {answer.request.method} {path}: {answer.status_code}"
-        assert _refused(requests.get(f"{documents}/users", headers=headers, timeout=10)), who
-        answer = requests.post(f"{documents}:runQuery", json=query, headers=headers, timeout=10)
+        assert _refused(requests.get(f"{documents}/users", headers=headers, timeout=60)), who
+        answer = requests.post(f"{documents}:runQuery", json=query, headers=headers, timeout=60)
         assert "PERMISSION_DENIED" in answer.text, who
 
 
@@ -119,5 +119,5 @@ def test_a_rule_that_opened_something_would_be_noticed(start: Start, tmp_path: P
     opened.write_text(text.replace("if false", "if request.auth != null"), encoding="utf-8")
     url = start(opened)
 
-    assert _refused(requests.patch(f"{url}/users/u1", json={"fields": {}}, timeout=10))
-    assert requests.patch(f"{url}/users/u1", json={"fields": {}}, headers=WHO["a user"], timeout=10).status_code == 200
+    assert _refused(requests.patch(f"{url}/users/u1", json={"fields": {}}, timeout=60))
+    assert requests.patch(f"{url}/users/u1", json={"fields": {}}, headers=WHO["a user"], timeout=60).status_code == 200

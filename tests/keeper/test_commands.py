@@ -104,8 +104,8 @@ def test_tables_for_people_hold_no_json_and_no_colour_in_a_pipe(keeper: Keeper) 
     ("words", "code", "said"),
     [
         (("run", "db_clean"), 3, "did you mean db_cleanup"),
-        (("run", "db_cleanup", "--param", "batch_rows=ten"), 3, "expected int, got 'ten'"),
-        (("run", "db_cleanup", "--param", "batch_rows"), 3, "expected NAME=VALUE"),
+        (("run", "db_cleanup", "--param", "count_within_s=ten"), 3, "expected int, got 'ten'"),
+        (("run", "db_cleanup", "--param", "count_within_s"), 3, "expected NAME=VALUE"),
         (("run", "db_cleanup", "--plan-hash", "abc"), 3, "there is no plan abc"),
         (("run", "db_cleanup", "--break-glass"), 3, "needs --why"),
         (("pause", "db_cleanup", "--reason", " "), 3, "needs a reason"),

@@ -1,6 +1,7 @@
 """Throwaway tasks for the wrapper's tests: a body in a line or two, run in this process or killed in another."""
 
 import os
+import logging
 import textwrap
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from typing import Any, NoReturn
 import pytest
 
 from shared.call import of_slot
+from shared import logs
 from shared.clock import Clock
 from shared.manifest import Cron
 from shared.run import Runner
@@ -64,6 +66,12 @@ def missing_part(name: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{name} is not installed, and CI=true allows no missing part")
     pytest.skip(f"not run: {name} is not installed")
+
+
+@pytest.fixture(autouse=True)
+def _log_lines_on_standard_output() -> None:
+    """Where the cloud's log lines go; another test of this process may have sent them elsewhere."""
+    logs.configure("stdout", logging.INFO)
 
 
 @pytest.fixture
