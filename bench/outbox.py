@@ -4,6 +4,8 @@ Each round is drained by a subscriber that counts, finds repeats and checks the 
 clock has stopped, alike for all. Latency is from just before the commit to the broker's acknowledgement.
 """
 
+import json
+import logging
 import os
 import statistics
 import tempfile
@@ -23,7 +25,7 @@ from txoutbox import RelayConfig
 
 from bench.measure import Ratio, Series, alternate, report
 from bench.peers import outbox as peers
-from shared import plans
+from shared import logs, plans
 from shared import settings as settings_module
 from shared.call import by_hand, of_slot
 from shared.clock import SystemClock, rfc3339
@@ -74,19 +76,29 @@ class Bench:
         migrations.stamp_environment(self.db.engine, PROJECT, False, datetime.now(UTC))
         self.subscriber = pubsub_v1.SubscriberClient()
         stack.callback(self.subscriber.close)
-        topics = peers.publisher(ordered=False)
-        self.topic = topics.topic_path(PROJECT, "app-events")
-        topics.create_topic(name=self.topic)
-        topics.stop()
+        self._topics = peers.publisher(ordered=False)
+        stack.callback(self._topics.stop)
+        self.topic = self._topics.topic_path(PROJECT, "app-events")
         self.subscription = self.subscriber.subscription_path(PROJECT, "bench")
+        self.open()
+
+    def open(self) -> None:
+        """Make the topic and its subscription."""
+        self._topics.create_topic(name=self.topic)
         self.subscriber.create_subscription(
             request={
                 "name": self.subscription,
                 "topic": self.topic,
                 "enable_message_ordering": True,
-                "ack_deadline_seconds": 600,
+                "ack_deadline_seconds": 60,
             }
         )
+
+    def reopen(self) -> None:
+        """Both anew: the emulator remembers everything, and at two hundred thousand messages its heap is full."""
+        self.subscriber.delete_subscription(subscription=self.subscription)
+        self._topics.delete_topic(topic=self.topic)
+        self.open()
 
     def payloads(self, number: int) -> list[dict[str, Any]]:
         """Events of about 300 bytes."""
@@ -104,8 +116,6 @@ class Bench:
 
     def write(self, payloads: list[dict[str, Any]], *, keys: int = 0) -> None:
         """Write the events to outbox_event."""
-        import json
-
         with self.db.transaction() as connection:
             binds = {"topic": "app-events", "keys": keys, "at": datetime.now(UTC), "payloads": json.dumps(payloads)}
             connection.execute(_WRITE, binds)
@@ -125,6 +135,11 @@ class Bench:
         if result.outcome is not Outcome.OK:
             raise RuntimeError(f"the relay ended {result.outcome.value}: {result.error}")
         return seconds
+
+    def waiting(self) -> bool:
+        """Whether an event waits: a run that fills its minute leaves the rest to the next."""
+        with self.db.transaction() as connection:
+            return bool(connection.scalar(text("select exists (select from outbox_event where published_at is null)")))
 
     def check(self, payloads: list[dict[str, Any]], *, keys: int = 0) -> None:
         """Take everything from the subscription: each event once, each key in order."""
@@ -146,6 +161,7 @@ class Bench:
             self.subscriber.acknowledge(subscription=self.subscription, ack_ids=acks)
         if sorted(seen) != list(range(len(payloads))):
             raise RuntimeError("events were lost or came twice")
+        self.reopen()
 
     def ours(self, number: int, *, keys: int = 0) -> float:
         """Events a second of a whole run: lease, claims, publishing, marks, ledger."""
@@ -208,6 +224,7 @@ def _p99(values: list[float]) -> float:
 
 def run() -> dict[str, Any]:
     """Rates beside the peers', then history, a long drain and both modes' latency."""
+    logs.configure("stderr", logging.WARNING)  # standard output belongs to the report
     with ExitStack() as stack:
         bench = Bench(stack)
         ways: dict[str, Callable[[], float]] = {
@@ -274,10 +291,11 @@ def _drain(bench: Bench) -> list[Series]:
         connection.execute(text("truncate outbox_event"))
     for _ in range(DRAIN // EVENTS):
         bench.write(bench.payloads(EVENTS))
-    cpu = time.process_time()
-    seconds = bench.relay()
+    bench.subscriber.delete_subscription(subscription=bench.subscription)  # the emulator's heap is too small for it
+    cpu, seconds = time.process_time(), 0.0
+    while bench.waiting():
+        seconds += bench.relay()
     used = time.process_time() - cpu
-    bench.subscriber.delete_subscription(subscription=bench.subscription)
     size = load(FUNCTIONS / "outbox_relay").task.run.cpu
     return [
         Series("drain of 200,000", "s", (seconds,)),

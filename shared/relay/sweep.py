@@ -121,6 +121,7 @@ class Sweep:
                 topics=self._held_topics,
             )
         self._position, self._more = claim.last, not claim.ended
+        self._held_lanes |= claim.busy
         if len(claim.events) == self._rows:
             self._rows = min(self._rows * _GROWTH, _MOST_ROWS)
         if claim.events:

@@ -7,7 +7,7 @@ that died is waiting again at once instead of when some claim expires.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -57,9 +57,12 @@ class Failed:
 
 @dataclass(frozen=True)
 class Claim:
-    """Events in the table's order. `ended`: there are no more behind the last one."""
+    """Events in the table's order, without those that somebody else is at, and without the ones behind these in the
+    `busy` lanes. `ended`: there are no more behind `last`.
+    """
 
     events: Sequence[Event]
+    busy: Set[Lane]
     last: Position
     ended: bool
 
@@ -79,8 +82,10 @@ class OutboxTable:
     def __init__(self, name: str) -> None:
         self.name = name
         at = quoted(name)
-        # The sizes are summed before a payload is fetched, so that a claim's memory is bounded whatever rows hold. The
-        # rows come as one JSON text: taking thousands of rows apart in the driver costs more than all the rest.
+        # Looked at first and locked after: a row that somebody else is at must not be sent, and what skips it would
+        # not know that the events behind it have to wait as well. The sizes are summed before a payload is fetched,
+        # so that a claim's memory is bounded whatever rows hold; and all comes as one JSON text, since taking
+        # thousands of rows apart in the driver costs more than everything else.
         self._claim = text(f"""
             with due as materialized (
               select id, created_at, topic, ordering_key, attempts, payload
@@ -92,19 +97,26 @@ class OutboxTable:
                  and topic <> all(cast(:topics as text[]))
                  and (ordering_key is null or topic || :between || ordering_key <> all(cast(:lanes as text[])))
                order by created_at, id
-               limit :rows
+               limit :rows),
+            ours as materialized (
+              select t.id
+                from {at} t
+               where t.id = any(array(select due.id from due))
+                 and t.published_at is null
+                 and t.attempts < :dead_after
                  for update skip locked),
             sized as materialized (
-              select id, created_at, topic, ordering_key, attempts, payload,
+              select due.id, created_at, topic, ordering_key, attempts, payload, ours.id is not null as free,
                      octet_length(cast(payload as text)) as size
-                from due),
+                from due
+                left join ours on ours.id = due.id),
             summed as (
-              select id, created_at, topic, ordering_key, attempts, payload, size,
+              select id, created_at, topic, ordering_key, attempts, payload, free, size,
                      sum(size) over (order by created_at, id) - size as before
                 from sized)
-            select cast(json_agg(json_build_array(id, created_at, topic, ordering_key, attempts, size,
-                   case when size <= :longest then payload ->> 'type' end,
-                   case when size <= :longest then cast(payload as text) end) order by created_at, id) as text)
+            select cast(json_agg(json_build_array(free, created_at, size, id, topic, ordering_key, attempts,
+                   case when free and size <= :longest then payload ->> 'type' end,
+                   case when free and size <= :longest then cast(payload as text) end) order by created_at, id) as text)
               from summed
              where before < :bytes""")
         self._published = text(f"""
@@ -161,13 +173,16 @@ class OutboxTable:
                 "longest": LONGEST,
             },
         ).scalar_one()
-        claimed = json.loads(found) if found else []
-        events = [
-            Event(id_, topic, key, kind, body and body.encode(), attempts, _size(length, key, kind))
-            for id_, _, topic, key, attempts, length, kind, body in claimed
-        ]
-        last = Position(claimed[-1][1], claimed[-1][0]) if claimed else after
-        return Claim(events, last, len(claimed) < rows and sum(row[5] for row in claimed) < bytes_)
+        rows_found = json.loads(found) if found else []
+        events, busy = [], set()
+        for free, _, size, id_, topic, key, attempts, kind, body in rows_found:
+            if not free and key is not None:
+                busy.add(Lane(topic, key))
+            if free and (key is None or Lane(topic, key) not in busy):
+                events.append(Event(id_, topic, key, kind, body and body.encode(), attempts, _whole(size, key, kind)))
+        last = Position(rows_found[-1][1], rows_found[-1][3]) if rows_found else after
+        ended = len(rows_found) < rows and sum(row[2] for row in rows_found) < bytes_
+        return Claim(events, busy, last, ended)
 
     def publish(self, connection: Connection, ids: Sequence[str], now: datetime) -> int:
         """Note that the broker has these; how many rows say so now that did not before."""
@@ -194,6 +209,6 @@ class OutboxTable:
         return Waiting(*connection.execute(self._waiting, {"dead_after": DEAD_AFTER}).one())
 
 
-def _size(length: int, key: str | None, kind: str | None) -> int:
+def _whole(length: int, key: str | None, kind: str | None) -> int:
     """At least the bytes of a body of `length` with all that goes along; a character is four bytes at most."""
     return length + 4 * (len(key or "") + len(kind or "")) + 128

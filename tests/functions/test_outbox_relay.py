@@ -201,6 +201,20 @@ def test_a_poisoned_event_without_a_key_fails_alone(
     assert sum(r[0] for r in rows("select attempts from outbox_event")) == 1
 
 
+def test_a_row_somebody_is_at_waits_with_its_key_and_a_cancelled_one_is_never_sent(
+    relay: Relay, write: Write, pubsub: PubSubServer, db: Database
+) -> None:
+    cancelled, kept = write(1, key="k"), write(3, key="k")
+    alone, others = write(1), write(4, key="other")
+    with db.transaction() as connection:
+        binds = {"ids": [cancelled[0], alone[0]]}
+        connection.execute(text("delete from outbox_event where id = any(cast(:ids as uuid[]))"), binds)
+        assert relay().counts["outbox_event.published"] == 4
+        assert pubsub.ids == others
+    assert relay().counts["outbox_event.published"] == 3
+    assert pubsub.ids == others + kept
+
+
 # --- failing again and again
 
 
