@@ -18,6 +18,10 @@ _MODULES = {
     "google-cloud-storage": "google.cloud.storage",
     "stripe": "stripe",
     "torch": "torch",
+    "pycurl": "pycurl",
+    "pycares": "pycares",
+    "idna": "idna",
+    "certifi": "certifi",
     "firebase-admin": "firebase_admin.auth",
     "cryptography": "cryptography.hazmat.primitives.ciphers.aead",
 }

@@ -4,7 +4,7 @@ Single-threaded around one CurlMulti. A probe is always in one place: waiting, a
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 import pycurl
@@ -75,8 +75,13 @@ class Prober:
         self._under_way = 0
         self._done: list[Finding] = []
 
-    def probe(self, probes: Iterable[Probe], *, until: float) -> Iterator[Finding]:
-        """A finding for each probe, as they come. At `until` (monotonic) what is not done is `unknown`."""
+    def probe(
+        self, probes: Iterable[Probe], *, until: float, stopping: Callable[[], bool] = lambda: False
+    ) -> Iterator[Finding]:
+        """A finding for each probe, as they come.
+
+        At `until` (monotonic), or when `stopping` says so, what is not done is `unknown`.
+        """
         self._waiting.extend(probes)
         swept = before = self._clock.monotonic()
         while self._waiting or self._parked or self._under_way:
@@ -84,7 +89,7 @@ class Prober:
             if now - before > _STALL_S:
                 self._stalled()
             before = now
-            if now >= until:
+            if now >= until or stopping():
                 self._abandon()
             self._start(now)
             for answer in self._resolver.answered():

@@ -54,7 +54,7 @@ def play(ctx: Context, prober: Prober, watch: Sequence[Target], rules: Rules) ->
     findings = (
         [Finding(p.key, at, Verdict.UNKNOWN, error="ours: no canary answered") for p in probes]
         if blind
-        else list(prober.probe(probes, until=until))
+        else list(prober.probe(probes, until=until, stopping=lambda: ctx.stopping))
     )
     if not blind and any(f.verdict is Verdict.DOWN for f in findings):
         blind = not _sees(ctx, prober, watch)

@@ -1,7 +1,7 @@
 """Throwaway tasks for the wrapper's tests: a body in a line or two, run in this process or killed in another."""
 
-import os
 import logging
+import os
 import textwrap
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 
 import pytest
 
-from shared.call import of_slot
 from shared import logs
+from shared.call import of_slot
 from shared.clock import Clock
 from shared.manifest import Cron
 from shared.run import Runner

@@ -71,6 +71,7 @@ def run(dns: int, authority: Authority) -> Iterator[Run]:
             manners: Manners = MANNERS,
             clock: Clock | None = None,
             within_s: float = 20,
+            stopping: Callable[[], bool] = lambda: False,
         ) -> list[Finding]:
             ticking: Any = clock or SystemClock()
             reach = Reach.of(allow=allow)
@@ -86,7 +87,7 @@ def run(dns: int, authority: Authority) -> Iterator[Run]:
                 )
             )
             probes = [Probe(number, parse(kind, url)) for number, (kind, url) in enumerate(targets)]
-            found = list(prober.probe(probes, until=ticking.monotonic() + within_s))
+            found = list(prober.probe(probes, until=ticking.monotonic() + within_s, stopping=stopping))
             assert len(found) == len(probes)
             return sorted(found, key=lambda finding: finding.key)
 

@@ -128,6 +128,15 @@ def test_what_is_not_reached_in_time_is_unknown(run: Run, plain: Web) -> None:
     assert not [f for f in found if f.verdict is DOWN]
 
 
+def test_a_prober_that_is_asked_to_stop_stops_at_once(run: Run, plain: Web) -> None:
+    began = time.monotonic()
+    found = run(
+        ("http", f"http://127.0.0.1:{plain.port}/hang"), stopping=lambda: time.monotonic() - began > 0.2, within_s=9
+    )
+    assert one(found) == (UNKNOWN, None, "ours: not reached in time")
+    assert time.monotonic() - began < 0.9
+
+
 def test_a_machine_that_stood_still_calls_no_timeout_down(run: Run, plain: Web) -> None:
     class Jumping(SystemClock):
         readings = itertools.count()
