@@ -39,6 +39,7 @@ from shared.result import Result
 from shared.schema import plan as plan_table
 from shared.schema import run_request
 from shared.settings import Settings
+from shared.stopping import process_stopping
 from shared.strict_yaml import ManifestError
 
 Body = Callable[[Context, Any], Mapping[str, int] | None]
@@ -203,7 +204,10 @@ class Runner:
     def _leased(self, database: Database, call: Call, started: datetime, began: float) -> Result:
         message = call.trigger in ("topic", "http")
         key, until = self._key(call), began + self._patience(call, started)
-        while (opened := self._open(database, call, key, started, wait=self.clock.monotonic() < until)) is None:
+        while True:
+            wait = self.clock.monotonic() < until and not process_stopping.is_set()
+            if (opened := self._open(database, call, key, started, wait=wait)) is not None:
+                break
             self.clock.sleep(_LOOK_S)
         if isinstance(opened, ledger.Held):
             return Result(
