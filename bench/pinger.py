@@ -3,7 +3,8 @@
 Rates are per second of processor time of the process that probes: the targets, written in Python and doing half of
 every handshake, are slower than both probers, and on 1 vCPU the processor is what there is. Every part runs on one
 core of its own: the prober or its peer on the first, the targets (and the peer's driver) on the second. Half of the
-targets are TLS, 5 % are dead; every guard is on, with loopback allowed.
+targets are TLS, 5 % are dead; every guard is on, with loopback allowed. What only the benchmark needs is imported
+where it is needed, so that the memory of the child that runs the task is the task's.
 """
 
 import asyncio
@@ -23,16 +24,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pycurl
 from sqlalchemy import text
 
 from bench.measure import Ratio, Series, alternate, report
 from shared.clock import SystemClock
-from shared.laptop.postgres import Postgres
 from shared.manifest import FUNCTIONS, ROOT
-from shared.migrations import run as migrations
-from shared.platform.partitions import create_ahead
 from shared.settings import read
 from shared.telemetry.addresses import Reach
 from shared.telemetry.copying import copy
@@ -40,7 +37,6 @@ from shared.telemetry.prober import Prober
 from shared.telemetry.probes import Limits, Manners, Probe, Verdict
 from shared.telemetry.resolver import Resolver
 from shared.telemetry.targets import parse
-from tests.telemetry.servers import Authority, free_port
 
 _RACE = 2000  # targets of the race with the peer
 _SERVICES = 10_000
@@ -89,17 +85,19 @@ class Targets:
     """Ports that answer, one that does not, and the authority that vouches for the second."""
 
     def __init__(self, folder: Path) -> None:
+        from tests.telemetry.servers import Authority, free_port
+
         authority = Authority(folder)
         self.ca_file = str(authority.file)
         authority.context("127.0.0.1")
         self.certificate = str(next(f for f in folder.glob("*.pem") if f != authority.file))
         self.plain, self.secure, self.dead = free_port(), free_port(), free_port()
 
-    def urls(self, count: int) -> list[str]:
-        """`count` URLs: half TLS, every twentieth dead."""
+    def urls(self, count: int, *, tls: bool = True) -> list[str]:
+        """`count` URLs: half TLS (or none), every twentieth dead."""
         found = []
         for number in range(count):
-            port = self.dead if number % 20 == 7 else self.secure if number % 2 else self.plain
+            port = self.dead if number % 20 == 7 else self.secure if tls and number % 2 else self.plain
             found.append(f"{'https' if port == self.secure else 'http'}://127.0.0.1:{port}/{number}")
         return found
 
@@ -129,13 +127,13 @@ def _process(*arguments: str, core: int, ready: str, **options: Any) -> Iterator
 # --- the race
 
 
-def _ours(targets: Targets, urls: list[str]) -> dict[str, float]:
-    """Probes a second and the peak of memory, in this very process (a child of the benchmark)."""
+def _ours(ca_file: str, urls: list[str]) -> dict[str, float]:
+    """Probes a second, in this very process (a child of the benchmark)."""
     clock, reach = SystemClock(), Reach.of(allow=["127.0.0.1/32"])
     with (
         Resolver(reach, timeout_s=3) as resolver,
         Prober(
-            limits=_LIMITS, manners=_MANNERS, reach=reach, resolver=resolver, clock=clock, ca_file=targets.ca_file
+            limits=_LIMITS, manners=_MANNERS, reach=reach, resolver=resolver, clock=clock, ca_file=ca_file
         ) as prober,
     ):
         probes = [Probe(number, parse("http", url)) for number, url in enumerate(urls)]
@@ -144,12 +142,13 @@ def _ours(targets: Targets, urls: list[str]) -> dict[str, float]:
         seconds = time.process_time() - began
     up = sum(f.verdict is Verdict.UP for f in found)
     assert up == len(urls) - sum(n % 20 == 7 for n in range(len(urls))), up
-    return {"rate": len(urls) / seconds, "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {"rate": len(urls) / seconds}
 
 
 def _child(order: str, **values: Any) -> dict[str, float]:
     done = subprocess.run(
-        [sys.executable, "-m", "bench.pinger", order, json.dumps(values)],
+        [sys.executable, "-m", "bench.pinger", order],
+        input=json.dumps(values),
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -192,28 +191,35 @@ def _peer(pid: int, port: int, urls: list[str]) -> float:
 
 def _spent(pid: int) -> float:
     """Seconds of processor time a process has used, threads and kernel included."""
+    import psutil
+
     times = psutil.Process(pid).cpu_times()
     return float(times.user + times.system)
 
 
 def _race(stack: ExitStack, targets: Targets, folder: Path) -> tuple[list[Series], dict[str, Ratio]]:
-    urls = targets.urls(_RACE)
-    ways: dict[str, Callable[[], float]] = {
-        "ping_services' prober": lambda: _child("ours", folder=str(folder), ports=_ports(targets), count=_RACE)["rate"]
-    }
+    from tests.telemetry.servers import free_port
+
     binary = shutil.which("prometheus-blackbox-exporter") or shutil.which("blackbox_exporter")
+    pid = port = 0
     if binary:
         port, modules = free_port(), folder / "modules.yml"
         modules.write_text(_MODULES % targets.ca_file)
         listen = [f"--config.file={modules}", f"--web.listen-address=127.0.0.1:{port}"]
         environment = {**os.environ, "GOMAXPROCS": "1"}
         pid = stack.enter_context(_process(binary, *listen, core=0, ready="Listening", env=environment))
-        ways["blackbox_exporter"] = lambda: _peer(pid, port, urls)
-    found = alternate(ways, unit="probes/s of processor", rounds=5)
-    series = list(found.values())
-    ratios = {}
-    if binary:
-        ratios["prober to blackbox_exporter"] = Ratio(series[0].median / series[1].median, 3.0, least=True)
+    series, ratios = [], {}
+    for what, urls in (("plain", targets.urls(_RACE, tls=False)), ("half TLS", targets.urls(_RACE))):
+        ways: dict[str, Callable[[], float]] = {
+            f"prober, {what}": lambda u=urls: _child("ours", ca_file=targets.ca_file, urls=u)["rate"]
+        }
+        if binary:
+            ways[f"blackbox_exporter, {what}"] = lambda u=urls: _peer(pid, port, u)
+        found = list(alternate(ways, unit="probes/s of processor", rounds=5).values())
+        series += found
+        if binary:
+            ratio = Ratio(found[0].median / found[1].median, 3.0, least=True)
+            ratios[f"prober to blackbox_exporter, {what}"] = ratio
     return series, ratios
 
 
@@ -226,6 +232,8 @@ def _ports(targets: Targets) -> list[int]:
 
 def _platform(url: str, urls: list[str]) -> None:
     from shared.database import Database
+    from shared.migrations import run as migrations
+    from shared.platform.partitions import create_ahead
 
     database = Database(read({"DATABASE_URL": url}), "bench")
     for branch in ("groundskeeper", "platform"):
@@ -326,6 +334,8 @@ def _rows(url: str, psql: str, file: Path) -> tuple[list[Series], dict[str, Rati
 
 def run() -> dict[str, Any]:
     """The three parts, with what is missing left out by name."""
+    from shared.laptop.postgres import Postgres
+
     series: list[Series] = []
     ratios: dict[str, Ratio] = {}
     with ExitStack() as stack:
@@ -355,14 +365,12 @@ def run() -> dict[str, Any]:
 
 
 def _answer_order() -> None:
-    order, values = sys.argv[1], json.loads(sys.argv[2])
+    order = sys.argv[1]
+    values = json.loads(sys.argv[2] if order == "serve" else sys.stdin.read())
     if order == "serve":
         asyncio.run(_serve(*values["ports"][:2], values["file"]))
     elif order == "ours":
-        targets = Targets.__new__(Targets)
-        targets.plain, targets.secure, targets.dead = values["ports"]
-        targets.ca_file = f"{values['folder']}/authority.pem"
-        print(json.dumps(_ours(targets, targets.urls(values["count"]))))
+        print(json.dumps(_ours(**values)))
     else:
         print(json.dumps(_task(**values)))
 

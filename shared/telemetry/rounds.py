@@ -2,9 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import islice
-from typing import Any
 
 from shared.context import Context
 from shared.telemetry.maintenance import BadWindow, under_maintenance, windows
@@ -42,13 +40,9 @@ def canaries(urls: Sequence[str]) -> tuple[Target, ...]:
 
 def play(ctx: Context, prober: Prober, watch: Sequence[Target], rules: Rules) -> Round:
     """One round. Without a canary's answer nothing is probed; without one at the end, no failure is believed."""
-    with ctx.read() as connection:
-        rows = active(connection)
-    ctx.count("services", len(rows))
+    urls, resting, probes, unusable = _read(ctx)
     with ctx.begin():
         pass  # before the first packet: the lease is ours, nobody paused us, and a plan ends here
-    urls = {row.id: row.url for row in rows}
-    resting, probes, unusable = _sort(ctx, rows, ctx.clock.now())
     blind = not _sees(ctx, prober, watch)
     at, until = ctx.clock.now(), ctx.clock.monotonic() + min(rules.round_s, ctx.time_left())
     findings = (
@@ -70,8 +64,12 @@ def play(ctx: Context, prober: Prober, watch: Sequence[Target], rules: Rules) ->
     return Round(blind, lost)
 
 
-def _sort(ctx: Context, rows: Sequence[Any], now: datetime) -> tuple[list[int], list[Probe], list[Finding]]:
-    """Ids under maintenance, what to probe, and findings for what cannot be: a window or a URL nobody can read."""
+def _read(ctx: Context) -> tuple[dict[int, str], list[int], list[Probe], list[Finding]]:
+    """URLs by service, ids under maintenance, what to probe, and findings for what nobody can read."""
+    with ctx.read() as connection:
+        rows = active(connection)
+    ctx.count("services", len(rows))
+    now = ctx.clock.now()
     resting, probes, unusable = [], [], []
     for row in rows:
         try:
@@ -82,7 +80,7 @@ def _sort(ctx: Context, rows: Sequence[Any], now: datetime) -> tuple[list[int], 
         except (BadWindow, BadTarget) as bad:
             ctx.log.warning("a service cannot be probed as it is written", service_id=row.id, error=str(bad))
             unusable.append(Finding(row.id, now, Verdict.UNKNOWN, error=str(bad)))
-    return resting, probes, unusable
+    return {row.id: row.url for row in rows}, resting, probes, unusable
 
 
 def _sees(ctx: Context, prober: Prober, watch: Sequence[Target]) -> bool:

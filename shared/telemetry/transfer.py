@@ -75,6 +75,8 @@ class Transfer:
             pycurl.SSL_VERIFYPEER: 1,
             pycurl.SSL_VERIFYHOST: 2,
             pycurl.SSLVERSION: pycurl.SSLVERSION_TLSv1_2,
+            # What every server has. OpenSSL's post-quantum default costs an eighth of a probe and hides nothing here.
+            pycurl.SSL_EC_CURVES: "X25519:P-256:P-384:P-521",
             pycurl.CAINFO: ca_file,
             pycurl.OPT_CERTINFO: 1,
             pycurl.USERAGENT: _AGENT,
