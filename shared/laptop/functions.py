@@ -68,6 +68,7 @@ class Isolated:
         self._environ = environ
         self._folder = folder
         self._children: list[Child] = []
+        self._forwards: list[_Forward] = []
 
     def app(self, task: Task) -> "WSGIApplication":
         """Start the function's process. Raises NotStartedError."""
@@ -77,10 +78,14 @@ class Isolated:
         child = Child.start(task.slug, arguments, folder=self._folder, env=self._environ, cwd=task.folder)
         self._children.append(child)
         child.wait_until(lambda: answers(port))
-        return _Forward(f"http://127.0.0.1:{port}")
+        forward = _Forward(f"http://127.0.0.1:{port}")
+        self._forwards.append(forward)
+        return forward
 
     def stop(self) -> None:
         """End every process."""
+        for forward in self._forwards:
+            forward.close()
         for child in self._children:
             child.stop()
 
@@ -92,6 +97,10 @@ class _Forward:
         self._url = url
         self._web = requests.Session()
         self._web.trust_env = False
+
+    def close(self) -> None:
+        """Let go of the connections that were kept for the next request."""
+        self._web.close()
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         request = Request(environ)

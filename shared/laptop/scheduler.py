@@ -77,8 +77,6 @@ class Http:
 
     def __init__(self, url_of: Callable[[Task], str]) -> None:
         self._url_of = url_of
-        self._web = requests.Session()
-        self._web.trust_env = False  # a proxy of the machine has no business between us and 127.0.0.1
 
     def fire(self, job: Job, slot: datetime, number: int) -> Attempt:
         """Post the slot to the job's function and wait for its answer, at most the attempt deadline."""
@@ -91,9 +89,11 @@ class Http:
         }
         deadline = max(LEAST_DEADLINE_S, job.task.run.timeout_s)
         try:
-            answer = self._web.post(
-                self._url_of(job.task), data=b"{}", headers=headers, timeout=deadline, allow_redirects=False
-            )
+            with requests.Session() as web:
+                web.trust_env = False  # a proxy of the machine has no business between us and 127.0.0.1
+                answer = web.post(
+                    self._url_of(job.task), data=b"{}", headers=headers, timeout=deadline, allow_redirects=False
+                )
         except requests.Timeout:
             return Attempt(job, slot, number, None, {}, f"no answer within {deadline} s")
         except requests.ConnectionError:
