@@ -1,5 +1,5 @@
 """Archive before delete: copy, Parquet, read-back, delete, against `airflow db clean`'s shape, which leaves its copies
-in the database. BENCH_ROWS (default 2,000,000, half due) and BENCH_ROUNDS (5).
+in the database. BENCH_ROWS (default 1,000,000, half due) and BENCH_ROUNDS (5).
 
 Memory is the peak of a process of its own that does nothing else.
 """

@@ -1,7 +1,7 @@
 """Retention: our engine against one DELETE, other ways of batching and `airflow db clean`'s shape, in one run.
 
 Half of a table of pings is due. Idle rates; the same without an index and on a heap in random order; an insert's
-99th percentile while each way is at work; thirty partitions. BENCH_ROWS (default 2,000,000) and BENCH_ROUNDS (5).
+99th percentile while each way is at work; thirty partitions. BENCH_ROWS (default 1,000,000) and BENCH_ROUNDS (5).
 """
 
 import logging
@@ -35,7 +35,7 @@ from shared.run import Runner
 from shared.settings import Settings
 from shared.task import load
 
-ROWS = int(os.environ.get("BENCH_ROWS", "2000000"))
+ROWS = int(os.environ.get("BENCH_ROWS", "1000000"))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 CUTOFF = "2026-05-16 12:00+00"
 RULE = {"name": "ping", "table": "ping", "timestamp": "at", "keep_days": 30, "account": "none"}

@@ -157,7 +157,7 @@ variable "modes" {
 }
 
 variable "network" {
-  description = "Network and subnetwork (self links or ids) that reach the database; null: a network is created."
+  description = "Network and subnetwork (self links or ids) that reach the database (one to be created needs private services access there); null: a network is created."
   type        = object({ network = string, subnetwork = string })
   default     = null
 }

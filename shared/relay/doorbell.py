@@ -8,8 +8,7 @@ from typing import Any, Self
 
 from shared.context import Context
 from shared.manifest import Every
-
-CHANNEL = "groundskeeper_outbox"
+from shared.outbox import DOORBELL
 
 # Seconds between looks at what no socket says: that the run must stop, and what the driver has read ahead already.
 _LOOK_S = 0.1
@@ -26,7 +25,7 @@ class Doorbell:
 
     def __enter__(self) -> Self:
         self._connection = self._opened.__enter__()
-        self._connection.exec_driver_sql(f"listen {CHANNEL}")
+        self._connection.exec_driver_sql(f"listen {DOORBELL}")
         self._driver: Any = self._connection.connection.dbapi_connection
         return self
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 
 from shared import audit
 from shared.errors import Refused
-from shared.relay.doorbell import CHANNEL
+from shared.outbox import DOORBELL
 from shared.relay.table import DEAD_AFTER, quoted
 
 # The audit names the events a deed touched, up to so many.
@@ -84,7 +84,7 @@ def replay(connection: Connection, letters: Sequence[Letter], *, by: str, why: s
         letters,
         "update {table} set attempts = 0, next_attempt_at = null where {where}",
     )
-    connection.execute(text("select pg_notify(:channel, '')"), {"channel": CHANNEL})
+    connection.execute(text("select pg_notify(:channel, '')"), {"channel": DOORBELL})
     _record(connection, letters, done, action="outbox replay", by=by, why=why, now=now)
     return done
 

@@ -4,6 +4,13 @@ locals {
   # Scheduler waits half an hour for an answer, a push subscription ten minutes; a job may run a week.
   _longest_s = { for name, t in local.tasks : name => t.kind == "job" ? 604800 : length(t.listens) > 0 ? 540 : 1800 }
 
+  # https://cloud.google.com/run/docs/configuring/services/memory-limits
+  _most_mb = {
+    for name, t in local.tasks : name =>
+    t.cpu < 0.5 ? 512 : t.cpu < 1 ? 1024 : t.cpu < 2 ? 4096 : t.cpu < 4 ? 8192 : t.cpu < 8 ? 16384 : 32768
+  }
+  _least_mb = { for name, t in local.tasks : name => t.cpu >= 6 ? 4096 : t.cpu >= 4 ? 2048 : t.cpu > 1 ? 512 : 128 }
+
   _wrong_shape = concat(
     [
       for name in keys(local._raw) :
@@ -49,6 +56,16 @@ locals {
       for name, t in local.tasks :
       "functions/${name}/task.yaml: run.timeout_s ${t.timeout_s}: expected 1 to ${local._longest_s[name]}"
       if t.timeout_s < 1 || t.timeout_s > local._longest_s[name]
+    ],
+    [
+      for name, t in local.tasks :
+      "functions/${name}/task.yaml: run.memory_mb ${t.memory_mb}: Cloud Run gives ${t.cpu} vCPU at most ${local._most_mb[name]}"
+      if t.memory_mb > local._most_mb[name]
+    ],
+    [
+      for name, t in local.tasks :
+      "functions/${name}/task.yaml: run.memory_mb ${t.memory_mb}: Cloud Run wants ${local._least_mb[name]} for ${t.cpu} vCPU"
+      if t.memory_mb < local._least_mb[name]
     ],
     [
       for name, t in local.tasks : "functions/${name}/task.yaml: run.cpu: a job needs at least 1, got ${t.cpu}"

@@ -45,6 +45,16 @@ def test_what_a_task_starts_exists(task: Task) -> None:
     assert set(task.starts) <= set(TASKS)
 
 
+@pytest.mark.parametrize("task", [t for t in TASKS.values() if t.trigger("every")], ids=lambda t: t.name)
+def test_the_next_minutes_run_finds_room_while_the_last_one_ends(task: Task) -> None:
+    assert task.run.max_instances * task.run.concurrency >= 2
+
+
+def test_every_topic_a_task_publishes_to_is_one_the_relay_may_publish_to() -> None:
+    relay = set(TASKS["outbox_relay"].publishes)
+    assert {t.name: set(t.publishes) - relay for t in TASKS.values() if set(t.publishes) - relay} == {}
+
+
 # Tables no age-based deleter touches, and why.
 KEPT = {
     "user_profile": "goes with its account only: there is no purge of dormant accounts",

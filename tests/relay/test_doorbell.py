@@ -16,6 +16,7 @@ from shared.clock import SystemClock
 from shared.database import Database
 from shared.errors import Outcome
 from shared.manifest import FUNCTIONS, Every
+from shared.outbox import publish
 from shared.result import Result
 from shared.settings import Settings
 from shared.task import load
@@ -97,3 +98,13 @@ def test_a_ring_is_heard_at_the_commit_and_not_before(
         time.sleep(0.4)
         assert event not in pubsub.ids
     assert wait_until(lambda: event in pubsub.ids) < AT_ONCE_S
+
+
+def test_an_event_of_our_own_rings_by_itself(
+    awake: list[Result], write: Write, db: Database, pubsub: PubSubServer
+) -> None:
+    write(1)
+    wait_until(lambda: len(pubsub.taken) == 1)
+    with db.transaction() as connection:
+        event = publish(connection, topic="service-events", kind="t", data={}, now=NOW)
+    assert wait_until(lambda: str(event) in pubsub.ids) < AT_ONCE_S

@@ -188,6 +188,8 @@ DANGLING = {
     "owner:": ("starts: [nobody_there]\nowner:", "starts nobody_there: there is no such task"),
     "tables:": ("buckets: [{bucket: pail, access: read}]\ntables:", "buckets.yaml has no such bucket"),
     "cpu: 1,": ("cpu: 1, ingress: all,", "needs an http trigger"),
+    "memory_mb: 512, cpu: 1": ("memory_mb: 1024, cpu: 0.333", "Cloud Run gives 0.333 vCPU at most 512"),
+    "512, cpu: 1": ("512, cpu: 4", "Cloud Run wants 2048 for 4 vCPU"),
     "uses: [retention]\n": ("uses: [retention, laptop]\n", "never deployed"),
     "memory_mb: 512": ("memory_mb: 512, max_instances: 40", "database connections"),
     "RAW_TELEMETRY_RETENTION_DAYS, default: 30": (

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,9 @@ TERRAFORM = Path(os.environ.get("MUTANT_TERRAFORM") or ROOT / "terraform")
 FIXTURES = Path(__file__).resolve().parent / "tasks"
 
 DIGEST = "europe-west1-docker.pkg.dev/demo-groundskeeper/keeper/{0}@sha256:" + "ab" * 32
+# on a machine that is busy with everything else too
+TIMEOUT_S = 280
+
 PROJECT = "demo-groundskeeper"
 BASIC: dict[str, Any] = {
     "project": PROJECT,
@@ -112,14 +116,22 @@ class Workspace:
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """`terraform ARGUMENTS`; with `check`, its failure is the test's, in its own words."""
-        done = subprocess.run(
-            ["terraform", f"-chdir={self.folder / self.module}", *arguments],
+        command = ["terraform", f"-chdir={self.folder / self.module}", *arguments]
+        # a group of its own: terraform's providers end with it, whatever it came to
+        with subprocess.Popen(
+            command,
             env=dict(self.env),
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=240,
-            check=False,
-        )
+            start_new_session=True,
+        ) as process:
+            try:
+                out, err = process.communicate(timeout=TIMEOUT_S)
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+        done = subprocess.CompletedProcess(command, process.returncode, out, err)
         if check:
             assert done.returncode == 0, f"terraform {' '.join(arguments)}\n{done.stderr or done.stdout[-4000:]}"
         return done
