@@ -26,7 +26,7 @@ up: setup ## Run the whole plane here (ONCE=1: every task once, then stop; DEMO=
 
 .PHONY: test
 test: setup ## Everything in small form (at most 10 minutes)
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not full"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not full"
 
 .PHONY: verify
 verify: setup ## The full-size proofs (at most 30 minutes)
