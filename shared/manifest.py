@@ -23,6 +23,11 @@ FUNCTIONS = ROOT / "functions"
 # account all bear the task's name with hyphens.
 NAME = re.compile(r"[a-z][a-z0-9_]{4,22}[a-z0-9]")
 
+# PostgreSQL's predefined roles a task may be given. Those that read rows read every table's, so a reason stands beside
+# them in task.yaml; pg_write_all_data and what acts as the server are not among them.
+# https://www.postgresql.org/docs/current/predefined-roles.html
+DATABASE_ROLES = ("pg_maintain", "pg_read_all_data", "pg_read_all_settings", "pg_read_all_stats", "pg_stat_scan_tables")
+
 
 # --- the declaration -----------------------------------------------------------------------------------------
 
@@ -113,6 +118,7 @@ class Task:
     starts: tuple[str, ...] = ()
     buckets: tuple[Bucket, ...] = ()
     roles: tuple[str, ...] = ()
+    database_roles: tuple[str, ...] = ()
     destructive: bool = False
     caps: Mapping[str, int] = field(default_factory=dict)
 
@@ -348,6 +354,7 @@ def load(folder: Path) -> Task:
         buckets=_buckets(top),
         tables=_tables(top),
         roles=top.names("roles", [], r"roles/[a-zA-Z.]+"),
+        database_roles=top.names("database_roles", [], "|".join(DATABASE_ROLES)),
         destructive=top.take("destructive", bool, False),
         caps=caps,
         must_succeed_within_s=top.number("must_succeed_within_s", 60, 366 * 86400, None),

@@ -4,6 +4,8 @@
   NOLOGIN role groundskeeper_own_<table>, which owns that table, its partitions and nothing else. The owner before
   becomes a member of it, so an application keeps all it could. A partitioned table's owner role may create tables
   in that table's schema, since that is what making partitions ahead takes.
+- `database_roles` gives PostgreSQL's own roles, those that the server has. Before version 17, which brought
+  pg_maintain, whoever is to have it joins the owners of tables instead, as far as those are NOLOGIN roles.
 - Of the schema groundskeeper, every role gets what the wrapper does in its name. No task may decide an approval,
   place or release a hold, pause, or change the audit trail, unless its task.yaml names that table.
 - Partitions: through the parent, rights on the parent suffice. Reading or deleting in a partition by its own name
@@ -23,7 +25,7 @@ from sqlalchemy import make_url
 from sqlalchemy.dialects.postgresql import dialect
 
 from shared.adoption import Adoption
-from shared.manifest import Task
+from shared.manifest import DATABASE_ROLES, Task
 from shared.schema import SCHEMA
 from shared.settings import Settings
 
@@ -65,6 +67,7 @@ def grants(tasks: Mapping[str, Task], *, role_of: RoleOf, adoption: Adoption | N
             statements.append(_table(called.table(table), role, "select, insert, update, delete", sequences=True))
         for table in task.tables.get("own", ()):
             statements.append(_member(called.table(table), role))
+        statements += [_predefined(name, role) for name in task.database_roles]
     return statements
 
 
@@ -128,8 +131,9 @@ def _role(role: str) -> str:
 
 
 def _revoke(role: str) -> str:
-    """Everything the role was granted here on tables, columns, sequences and schemas, and its owner roles."""
+    """Everything the role was granted here on tables, columns, sequences and schemas, its owner and database roles."""
     name, regrole = _literal(role), f"cast({_literal(_quoted(role))} as regrole)"
+    predefined = ", ".join(map(_literal, DATABASE_ROLES))
     return _block(
         "for item in",
         "  select distinct d.classid, d.objid, c.relkind",
@@ -147,7 +151,8 @@ def _revoke(role: str) -> str:
         "end loop;",
         "for item in",
         "  select o.rolname from pg_auth_members m join pg_roles o on o.oid = m.roleid",
-        f"   where m.member = {regrole} and starts_with(o.rolname, {_literal(OWNER_PREFIX)})",
+        f"   where m.member = {regrole}",
+        f"     and (o.rolname in ({predefined}) or starts_with(o.rolname, {_literal(OWNER_PREFIX)}) or {_OWNS})",
         "loop",
         f"  execute format('revoke %I from %I', item.rolname, {name});",
         "end loop;",
@@ -212,6 +217,28 @@ def _member(table: str, role: str) -> str:
         f"execute format('grant usage on schema %I to %I', place, {_literal(role)});",
         f"execute format('grant %I to %I', {_literal(owner_role(table))}, {_literal(role)});",
         declare=_AT,
+    )
+
+
+# Whether the role `o` cannot log in and owns tables here.
+_OWNS = (
+    "not o.rolcanlogin and exists (select 1 from pg_class c where c.relowner = o.oid and c.relkind in ('r', 'p', 'm'))"
+)
+
+
+def _predefined(name: str, role: str) -> str:
+    grant = f"execute 'grant {name} to ' || {_literal(_quoted(role))};"
+    if name != "pg_maintain":
+        return _block(f"if to_regrole({_literal(name)}) is not null then {grant} end if;")
+    return _block(
+        "if to_regrole('pg_maintain') is not null then",
+        f"  {grant}",
+        "  return;",
+        "end if;",
+        f"for item in select o.rolname from pg_roles o where {_OWNS} loop",
+        f"  execute format('grant %I to %I', item.rolname, {_literal(role)});",
+        "end loop;",
+        declare=("item record;",),
     )
 
 

@@ -3,8 +3,8 @@
 locals {
   _known = {
     top = [
-      "buckets", "caps", "destructive", "kms", "lock", "must_succeed_within_s", "owner", "params", "publishes",
-      "requires", "roles", "run", "secrets", "starts", "summary", "tables", "topics", "triggers", "uses",
+      "buckets", "caps", "database_roles", "destructive", "kms", "lock", "must_succeed_within_s", "owner", "params",
+      "publishes", "requires", "roles", "run", "secrets", "starts", "summary", "tables", "topics", "triggers", "uses",
     ]
     run = [
       "concurrency", "cpu", "image", "ingress", "kind", "max_instances", "memory_mb", "parallelism", "tasks",

@@ -255,6 +255,41 @@ def test_long_names_of_owner_roles_stay_apart() -> None:
     assert owner_role("public.endpoints") == owner_role("endpoints") == "groundskeeper_own_endpoints"
 
 
+# --- PostgreSQL's own roles ---------------------------------------------------------------------------------------
+
+
+def test_database_roles_are_given_and_taken_back(migrated: Engine, role: As) -> None:
+    def given() -> set[str]:
+        with migrated.begin() as connection:
+            query = "select o.rolname from pg_auth_members m join pg_roles o on o.oid = m.roleid where m.member = :role"
+            member = connection.execute(text("select oid from pg_roles where rolname = 'night-watch'")).scalar_one()
+            return set(connection.execute(text(query), {"role": member}).scalars())
+
+    apply(migrated, replace(TASK, database_roles=("pg_read_all_stats", "pg_stat_scan_tables")))
+    assert given() == {"pg_read_all_stats", "pg_stat_scan_tables"}
+    apply(migrated, TASK)
+    assert given() == set()
+
+
+def test_who_maintains_can_vacuum_the_tables_of_a_role_that_cannot_log_in(migrated: Engine, role: As) -> None:
+    with migrated.begin() as connection:
+        connection.execute(text("create role app_owner nologin"))
+        connection.execute(text("create table app_rows as select generate_series(1, 10) as n"))
+        connection.execute(text("alter table app_rows owner to app_owner"))
+    apply(migrated, replace(TASK, tables=tables(), database_roles=("pg_maintain",)))
+    task = role(TASK.slug)
+    with task.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("vacuum app_rows"))
+    query = "select vacuum_count from pg_stat_all_tables where relname = 'app_rows'"
+    with migrated.begin() as connection:
+        assert connection.execute(text(query)).scalar_one() == 1
+    apply(migrated, TASK)
+    with task.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("vacuum app_rows"))  # a warning, and nothing happens
+    with migrated.begin() as connection:
+        assert connection.execute(text(query)).scalar_one() == 1
+
+
 # --- the wrapper's own tables ------------------------------------------------------------------------------------
 
 

@@ -97,6 +97,7 @@ WRONG: list[tuple[str, str, tuple[str, ...]]] = [
     ("tables: {}", "tables: {}\ndestructive: true", ("caps", "destructive")),
     ("tables: {}", "tables: {write: {Endpoints: []}}", ("tables.write.Endpoints", "lower case")),
     ("tables: {}", "tables: {}\nroles: [owner]", ("roles[0]", "owner")),
+    ("tables: {}", "tables: {}\ndatabase_roles: [pg_write_all_data]", ("database_roles[0]", "pg_write_all_data")),
     ("tables: {}", "tables: {}\nroles: [roles/a, roles/a]", ("roles", "twice")),
     ("tables: {}", "tables: {}\nparams: {a: {env: lower, default: 1}}", ("params.a.env", "lower")),
     ("tables: {}", "tables: {}\nparams: {a: {env: NAME}}", ("params.a.default", "missing")),
