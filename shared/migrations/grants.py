@@ -235,7 +235,7 @@ def _predefined(name: str, role: str) -> str:
         f"  {grant}",
         "  return;",
         "end if;",
-        f"for item in select o.rolname from pg_roles o where {_OWNS} loop",
+        f"for item in select o.rolname from pg_roles o where {_OWNS} loop",  # noqa: S608 - a constant
         f"  execute format('grant %I to %I', item.rolname, {_literal(role)});",
         "end loop;",
         declare=("item record;",),
