@@ -52,6 +52,8 @@ lock: setup ## Compile the pins anew from pyproject.toml
 	  -c requirements.txt --group laptop --group dev -o requirements-dev.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url \
 	  -c requirements.txt -c requirements-dev.txt --group bench -o requirements-bench.txt
+	$(BIN)/uv pip compile -q --no-deps --python-version 3.11 --no-annotate --no-header --no-emit-index-url \
+	  --group train -o requirements-train.txt
 
 .PHONY: lock-check
 lock-check: setup ## Fail where the pins no longer follow from pyproject.toml
