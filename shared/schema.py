@@ -32,7 +32,7 @@ from shared.errors import Outcome
 SCHEMA = "groundskeeper"
 
 # The newest migration of the branch `groundskeeper`: code refuses a database at any other.
-VERSION = "0002"
+VERSION = "0003"
 
 metadata = MetaData(
     schema=SCHEMA,
@@ -231,6 +231,19 @@ restored_row = Table(
     Column("key", Text, primary_key=True),  # the text of row(key columns)
     Column("run_id", Uuid, primary_key=True),
     Column("until", Moment, nullable=False, index=True),  # the hold's end
+)
+
+# An object whose row was archived and is gone, and which is still to be deleted; the row goes when that is done. Written
+# with the row's deletion, so that a run killed in between leaves no object that nobody knows of.
+pending_object = Table(
+    "pending_object",
+    metadata,
+    Column("archive_id", Uuid, primary_key=True),
+    Column("name", Text, primary_key=True),  # below its location
+    Column("location", Text, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("source", Text, nullable=False),  # schema.table of the rows that named it
+    Column("noted_at", Moment, nullable=False),
 )
 
 pause = Table(

@@ -76,6 +76,7 @@ KEPT = {
     "groundskeeper.pause": "one row a task",
     "groundskeeper.legal_hold": "evidence of why something was kept",
     "groundskeeper.archive_manifest": "evidence of what was archived and destroyed",
+    "groundskeeper.pending_object": "a row goes when its object is deleted",
     "groundskeeper.verified_backup": "one row a night; the gate and the trend read it",
     "groundskeeper.task_attempt": "goes with its task_run by cascade",
 }
