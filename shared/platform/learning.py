@@ -6,6 +6,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Double,
+    ForeignKey,
     Integer,
     Table,
     Text,
@@ -15,7 +16,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from shared.platform.metadata import EMPTY_OBJECT, Moment, identity, metadata
+from shared.platform.metadata import EMPTY_OBJECT, Moment, identity, metadata, of_account
 
 # Platform-wide windows of traffic, no account in them: they outlive the 30 days of raw telemetry.
 ml_window = Table(
@@ -59,4 +60,45 @@ training_run = Table(
     Column("started_at", Moment, nullable=False),
     Column("finished_at", Moment, nullable=False),
     CheckConstraint("decision in ('promoted', 'kept', 'refused')", name="decision"),
+)
+
+# What somebody or something says of a window, one row a source: the latest word counts, so that a flood of events
+# changes rows and adds none. An operator's word goes before an incident's, and that before an indicator's.
+window_label = Table(
+    "window_label",
+    metadata,
+    Column("window_start", Moment, primary_key=True),
+    Column("width_s", Integer, primary_key=True),
+    Column("source", Text, primary_key=True),
+    Column("is_attack", Boolean, nullable=False),
+    Column("said_at", Moment, nullable=False),  # when it happened there: an older word never replaces a newer one
+    Column("received_at", Moment, nullable=False),
+    CheckConstraint("source in ('operator', 'incident', 'indicator')", name="source"),
+)
+
+# The next 24 hours of a service, as the promoted model sees them: one row a service.
+service_forecast = Table(
+    "service_forecast",
+    metadata,
+    Column("service_id", ForeignKey("monitored_service.id", ondelete="CASCADE"), primary_key=True),
+    of_account(),
+    Column("version", Text, nullable=False),
+    Column("made_at", Moment, nullable=False),
+    Column("breach_probability", Double, nullable=False),  # 0 to 1: missing its target in the next 24 hours
+    Column("p50_ms", Double),  # quantiles of the response time; null where it had none lately
+    Column("p90_ms", Double),
+    Column("p95_ms", Double),
+)
+
+# What the promoted models say of a platform-wide window; null where no model is promoted.
+platform_score = Table(
+    "platform_score",
+    metadata,
+    Column("window_start", Moment, primary_key=True),
+    Column("width_s", Integer, primary_key=True),
+    Column("threat_version", Text),
+    Column("attack_probability", Double),  # 0 to 1
+    Column("ces_version", Text),
+    Column("ces", Double),  # 0 to 100, of the window that follows
+    Column("made_at", Moment, nullable=False),
 )

@@ -146,7 +146,7 @@ def test_a_migration_gives_up_on_a_busy_table_instead_of_queueing_its_traffic(
         with pytest.raises(DBAPIError, match="55P03"):
             run.downgrade(migrated, "platform", "base")
     assert time.monotonic() - started < 5
-    assert run.current(migrated, "platform") == run.head("platform")
+    assert run.current(migrated, "platform") == "0001", "the revision that made the table stands whole"
 
 
 def test_a_database_ahead_of_the_code_is_left_alone(migrated: Engine) -> None:
