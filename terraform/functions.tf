@@ -38,6 +38,8 @@ locals {
       { for b in t.buckets : "KEEPER_BUCKET_${upper(replace(b.bucket, "-", "_"))}" => "gs://${local.bucket_names[b.bucket]}" },
       { for other in t.starts : "KEEPER_TARGET_${upper(other)}" => local._targets[other] },
       anytrue([for e in t.endpoints : e.auth == "operator"]) ? { KEEPER_OPERATORS = join(",", var.operators) } : {},
+      # ordering keys are kept in order within one region, so whoever publishes does so in the plane's own
+      contains([for p in t.params : p[1]], "PUBSUB_ENDPOINT") ? { PUBSUB_ENDPOINT = "${var.region}-pubsub.googleapis.com:443" } : {},
       module.catalog.environment[name],
     )
   }

@@ -250,6 +250,9 @@ def test_it_is_told_exactly_what_it_needs(real: Plan) -> None:
         due |= {f"KEEPER_TARGET_{other.upper()}" for other in task.starts}
         if any(isinstance(t, Http) and t.auth == "operator" for t in task.triggers):
             due.add("KEEPER_OPERATORS")
+        if "PUBSUB_ENDPOINT" in (task.folder / "task.yaml").read_text():
+            due.add("PUBSUB_ENDPOINT")
+            assert told["PUBSUB_ENDPOINT"] == "europe-west1-pubsub.googleapis.com:443"
         due.add("KEEPER_SOURCE" if task.run.kind == "job" else "LOG_EXECUTION_ID")
         assert told.keys() == due, name
         assert told["KEEPER_MODE"] == "observe", name
