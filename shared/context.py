@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, func, select
@@ -192,6 +193,10 @@ class Context:
         ) as connection:
             yield connection
 
+    def program_environment(self, folder: Path) -> dict[str, str]:
+        """Variables with which pg_dump and its like reach the run's database; see `Database`."""
+        return self._database.program_environment(folder)
+
     def count(self, name: str, by: int = 1) -> None:
         """Add to the run's counts; written with the transaction under way, or with the next one."""
         self.counts = flat_counts({**self.counts, name: self.counts.get(name, 0) + by})
@@ -301,6 +306,11 @@ class Context:
             return holds.in_force(connection, self.clock.now())
 
     # --- the world
+
+    @property
+    def in_cloud(self) -> bool:
+        """Whether this is Cloud Run, where a folder is the instance's memory."""
+        return self._settings.in_cloud
 
     def objects(self, place: str) -> objects.Objects:
         """The objects of a logical bucket this task declares, or at a location (gs://… or a folder with a /)."""

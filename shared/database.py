@@ -6,8 +6,9 @@ outside a transaction (VACUUM, DETACH PARTITION CONCURRENTLY) a dedicated connec
 
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Dialect, Engine, ExceptionContext, create_engine, event, make_url, text
@@ -88,8 +89,9 @@ class Database:
         url = url_of(settings.database())
         if url.password:
             register(url.password)
-        self._iam = url.query.get("iam") == "1"
+        self._token = _access_tokens() if url.query.get("iam") == "1" else None
         self.url, self._args = _connect_args(url, settings)
+        self._asked, self._ca = url.query, settings.database_ca
         self.application = application
         self.engine = self._open(
             poolclass=QueuePool, pool_size=pool_size, max_overflow=0, pool_timeout=30, pool_pre_ping=True
@@ -100,8 +102,8 @@ class Database:
         arguments = {**self._args, "application_name": shown, "startup_params": startup}
         # Without hide_parameters a traceback somebody prints would show the values of rows.
         engine = create_engine(self.url, connect_args=arguments, hide_parameters=True, **options)
-        if self._iam:
-            _use_access_token(engine)
+        if self._token:
+            _use_access_token(engine, self._token)
         event.listen(engine, "do_connect", _connect)
         event.listen(engine, "checkout", _allow_long_answers)
         event.listen(engine, "handle_error", _name_silence)
@@ -169,6 +171,30 @@ class Database:
                     second.rollback()
         return False
 
+    def program_environment(self, folder: Path) -> dict[str, str]:
+        """Variables with which libpq's own programs (pg_dump, pg_restore) reach this database as we do; they hold the
+        password or token. `folder`, which nobody else may read, gets the certificate authority's file."""
+        url = self.url
+        given = {
+            "PGHOST": url.host,
+            "PGPORT": str(url.port or 5432),
+            "PGDATABASE": url.database,
+            "PGUSER": url.username,
+            "PGPASSWORD": self._token() if self._token else url.password and str(url.password),
+            "PGAPPNAME": _shown_name(self.application),
+            "PGCONNECT_TIMEOUT": str(_CONNECT_TIMEOUT_S),
+        }
+        ca_file = str(self._asked.get("sslrootcert", ""))
+        if self._ca and not ca_file:
+            written = folder / "server-ca.pem"
+            written.write_text(self._ca)
+            ca_file = str(written)
+        if ca_file:
+            given |= {"PGSSLMODE": "verify-ca", "PGSSLROOTCERT": ca_file}
+        elif mode := self._asked.get("sslmode"):
+            given["PGSSLMODE"] = str(mode)
+        return {name: value for name, value in given.items() if value}
+
     def close(self) -> None:
         """Close the pooled connections."""
         self.engine.dispose()
@@ -227,7 +253,8 @@ def _name_silence(context: ExceptionContext) -> None:
         raise Retry("the database stopped answering, or the network to it broke") from context.original_exception
 
 
-def _use_access_token(engine: Engine) -> None:
+def _access_tokens() -> Callable[[], str]:
+    """What gives an access token for the database, a fresh one where the last is no longer valid."""
     import google.auth
     import google.auth.exceptions
     import google.auth.transport.requests
@@ -240,15 +267,22 @@ def _use_access_token(engine: Engine) -> None:
             "login`, or a URL with a password"
         ) from None
 
-    @event.listens_for(engine, "do_connect")
-    def with_token(_dialect: Any, _record: Any, _args: Any, parameters: dict[str, Any]) -> None:
+    def token() -> str:
         if not credentials.valid:  # checked by the server at connect only, so a fresh one a connection suffices
             try:
                 credentials.refresh(google.auth.transport.requests.Request())  # type: ignore[no-untyped-call]
             except google.auth.exceptions.GoogleAuthError:
                 raise Retry("Google gave no access token for the database: is the metadata server there?") from None
         register(str(credentials.token))
-        parameters["password"] = credentials.token
+        return str(credentials.token)
+
+    return token
+
+
+def _use_access_token(engine: Engine, token: Callable[[], str]) -> None:
+    @event.listens_for(engine, "do_connect")
+    def with_token(_dialect: Any, _record: Any, _args: Any, parameters: dict[str, Any]) -> None:
+        parameters["password"] = token()
 
 
 # What to tell an operator, by SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html).

@@ -41,6 +41,7 @@ class Stat:
     created: datetime
     custom_time: datetime | None = None
     metadata: tuple[tuple[str, str], ...] = ()
+    crc32c: str | None = None  # base64, as Cloud Storage says it; None where the place keeps none
 
 
 class Objects(Protocol):
@@ -210,6 +211,7 @@ class _Bucket:
             blob.time_created,
             blob.custom_time,
             tuple(sorted((blob.metadata or {}).items())),
+            blob.crc32c,
         )
 
     def stat(self, name: str) -> Stat:

@@ -16,10 +16,10 @@ from sqlalchemy import text
 
 from shared import plans
 from shared import settings as settings_module
+from shared.backup.postgres_binaries import find_binaries
 from shared.call import Call, by_hand
 from shared.database import Database
 from shared.laptop.postgres import Postgres
-from shared.laptop.postgres_binaries import find_binaries
 from shared.manifest import FUNCTIONS, load_all
 from shared.migrations import grants as granting
 from shared.migrations import run as migrations

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from shared import guard, manifest
 from shared import settings as settings_module
+from shared.backup.postgres_binaries import PostgresMissingError
 from shared.clock import Clock, SystemClock
 from shared.database import Database, ending_of
 from shared.errors import ConfigurationError
@@ -26,7 +27,6 @@ from shared.laptop.functions import Functions, Isolated, OneProcess
 from shared.laptop.jobs import Jobs
 from shared.laptop.objects import GcsServer, find_server
 from shared.laptop.postgres import Postgres
-from shared.laptop.postgres_binaries import PostgresMissingError
 from shared.laptop.postgres_server import PostgresError
 from shared.laptop.processes import NotStartedError, Part, end_leftovers
 from shared.laptop.scheduler import Attempt, Here, Http, Job, Scheduler, Target, jobs_of

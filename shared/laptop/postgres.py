@@ -22,7 +22,7 @@ from typing import IO, Self
 
 import pg8000.native
 
-from shared.laptop.postgres_binaries import (
+from shared.backup.postgres_binaries import (
     ROOT_HOME,
     Binaries,
     find_binaries,

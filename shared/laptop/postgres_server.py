@@ -14,9 +14,9 @@ from typing import Any
 import pg8000.native
 import psutil
 
+from shared.backup.postgres_binaries import Binaries
 from shared.clock import SystemClock
 from shared.laptop.ports import PORTS, free_ports
-from shared.laptop.postgres_binaries import Binaries
 
 _START_S, _STOP_S = 60.0, 15.0
 _CLOCK = SystemClock()

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from shared.backup.postgres_binaries import PostgresMissingError, find_binaries
 from shared.laptop.postgres import Postgres
-from shared.laptop.postgres_binaries import PostgresMissingError, find_binaries
 from shared.laptop.postgres_server import PostgresError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,7 +24,7 @@ _USER = """
 import os, sys
 from pathlib import Path
 from shared.laptop.postgres import Postgres
-from shared.laptop.postgres_binaries import find_binaries, reachable_binaries
+from shared.backup.postgres_binaries import find_binaries, reachable_binaries
 binaries = find_binaries()
 if len(sys.argv) > 2:
     uid = int(sys.argv[2])
