@@ -32,7 +32,7 @@ from shared.errors import Outcome
 SCHEMA = "groundskeeper"
 
 # The newest migration of the branch `groundskeeper`: code refuses a database at any other.
-VERSION = "0003"
+VERSION = "0004"
 
 metadata = MetaData(
     schema=SCHEMA,
@@ -276,6 +276,29 @@ verified_backup = Table(
     Column("recovery_s", Integer, nullable=False),
 )
 
+# What the watchdog saw going wrong: told once when it begins and once when it is over.
+watch_incident = Table(
+    "watch_incident",
+    metadata,
+    Column("incident_id", Uuid, primary_key=True),
+    Column("key", Text, nullable=False),  # late/db_cleanup, schedule/db-cleanup, age/outbox, ...
+    Column("severity", String(8), nullable=False),
+    Column("summary", Text, nullable=False),  # as it was when last looked at
+    Column("runbook", Text, nullable=False),
+    Column("opened_at", Moment, nullable=False, index=True),
+    Column("seen_at", Moment, nullable=False),
+    Column("told_at", Moment),  # null while nobody could be told
+    Column("closed_at", Moment),
+    Column("told_closed_at", Moment),
+    CheckConstraint("severity in ('warning', 'error')", name="severity"),
+)
+Index(
+    "uq_watch_incident_open",
+    watch_incident.c.key,
+    unique=True,
+    postgresql_where=watch_incident.c.closed_at.is_(None),
+)
+
 # Events of our own. The platform's outbox_event has the same shape, so any database can use outbox_relay.
 outbox = Table(
     "outbox",
@@ -292,3 +315,37 @@ outbox = Table(
 )
 Index("ix_outbox_pending", outbox.c.created_at, outbox.c.id, postgresql_where=outbox.c.published_at.is_(None))
 Index("ix_outbox_published", outbox.c.published_at, postgresql_where=outbox.c.published_at.is_not(None))
+
+# The ids of events already handled, one row a consumer: what is delivered at least once is handled once.
+inbox = Table(
+    "inbox",
+    metadata,
+    Column("consumer", Text, primary_key=True),
+    Column("event_id", Uuid, primary_key=True),
+    Column("received_at", Moment, nullable=False, index=True),
+)
+
+# Events that can never be handled, and why. The payload is what is left of it without addresses and secrets, cut.
+dead_letter = Table(
+    "dead_letter",
+    metadata,
+    Column("letter_id", Uuid, primary_key=True),  # of where it came from: the same letter again is the same row
+    Column("consumer", Text, nullable=False),
+    Column("source", Text, nullable=False),  # topic/message id, or topic/partition/offset
+    Column("event_id", Uuid),
+    Column("reason", Text, nullable=False),
+    Column("payload", Text),
+    Column("bytes", BigInteger, nullable=False),
+    Column("received_at", Moment, nullable=False, index=True),
+)
+
+# How far a consumer has read a stream of Kafka: written with the work, so that the two cannot disagree.
+stream_offset = Table(
+    "stream_offset",
+    metadata,
+    Column("consumer", Text, primary_key=True),
+    Column("topic", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("next_offset", BigInteger, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+)

@@ -75,12 +75,14 @@ KEPT = {
     "integration_credential": "tenant configuration",
     "idea": "tenant data",
     "listing": "tenant data",
+    "groundskeeper.stream_offset": "a row a partition of a stream",
     "groundskeeper.environment": "one row",
     "groundskeeper.pause": "one row a task",
     "groundskeeper.legal_hold": "evidence of why something was kept",
     "groundskeeper.archive_manifest": "evidence of what was archived and destroyed",
     "groundskeeper.pending_object": "a row goes when its object is deleted",
     "groundskeeper.verified_backup": "one row a night; the gate and the trend read it",
+    "groundskeeper.watch_incident": "a row an incident: the history an operator learns from",
     "groundskeeper.task_attempt": "goes with its task_run by cascade",
 }
 # Purged by a task that is not built yet.
