@@ -32,7 +32,7 @@ from shared.errors import Outcome
 SCHEMA = "groundskeeper"
 
 # The newest migration of the branch `groundskeeper`: code refuses a database at any other.
-VERSION = "0004"
+VERSION = "0005"
 
 metadata = MetaData(
     schema=SCHEMA,

@@ -11,8 +11,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from shared.context import Context
+from shared.copying import copy, escaped
 from shared.redaction import sqlstate
-from shared.telemetry.copying import copy, escaped
 from shared.telemetry.probes import Finding, Verdict
 from shared.telemetry.state import Hysteresis, State, after
 

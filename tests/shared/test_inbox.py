@@ -2,22 +2,12 @@
 
 import threading
 import uuid
-from datetime import timedelta
 
-import pytest
-
+from shared import inbox
 from shared.database import Database
-from shared.relay import inbox
 from tests.conftest import NOW
 
 ONE, TWO = uuid.uuid4(), uuid.uuid4()
-
-
-@pytest.fixture(autouse=True)
-def _table(db: Database) -> None:
-    with db.transaction() as connection:
-        inbox.create(connection)
-        inbox.create(connection)
 
 
 def test_an_event_is_new_once_a_consumer(db: Database) -> None:
@@ -58,11 +48,3 @@ def test_of_two_at_once_the_second_waits_and_handles_nothing(db: Database) -> No
         assert answers == []
     thread.join()
     assert answers == [False]
-
-
-def test_forgetting_keeps_what_was_received_exactly_then(db: Database) -> None:
-    with db.transaction() as connection:
-        inbox.fresh(connection, "mail", [ONE], NOW - timedelta(days=31, microseconds=1))
-        inbox.fresh(connection, "mail", [TWO], NOW - timedelta(days=31))
-        assert inbox.forget(connection, NOW - timedelta(days=31)) == 1
-        assert inbox.fresh(connection, "mail", [ONE, TWO], NOW) == {ONE}
