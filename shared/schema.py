@@ -32,7 +32,7 @@ from shared.errors import Outcome
 SCHEMA = "groundskeeper"
 
 # The newest migration of the branch `groundskeeper`: code refuses a database at any other.
-VERSION = "0005"
+VERSION = "0006"
 
 metadata = MetaData(
     schema=SCHEMA,
@@ -297,6 +297,47 @@ Index(
     watch_incident.c.key,
     unique=True,
     postgresql_where=watch_incident.c.closed_at.is_(None),
+)
+
+# Whose a Stripe customer is (null: nobody's that we know), and when its state was last written. A generation is taken
+# from one sequence at each write: whoever fetched state before it must fetch again.
+billing_customer = Table(
+    "billing_customer",
+    metadata,
+    Column("customer_id", Text, primary_key=True),
+    Column("account_id", Text, index=True),
+    Column("generation", BigInteger, Identity(always=False), nullable=False),
+    Column("linked_at", Moment),  # the Checkout session's time; null where the platform itself stored the customer
+    Column("settled_at", Moment),
+    Column("asked_at", Moment),  # by its owner, for the rate limit
+)
+
+# Every event of Stripe's that was taken, under its own id; never its contents.
+billing_event = Table(
+    "billing_event",
+    metadata,
+    Column("event_id", Text, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("customer_id", Text),
+    Column("account_id", Text),  # the session's client_reference_id
+    Column("linked_at", Moment),  # the session's time
+    Column("occurred_at", Moment, nullable=False),
+    Column("received_at", Moment, nullable=False, index=True),
+    Column("outcome", String(9), nullable=False),
+    Column("reason", Text),
+    Column("attempts", Integer, nullable=False),
+    CheckConstraint("outcome in ('done', 'ignored', 'unmatched', 'failed')", name="outcome"),
+)
+Index("ix_billing_event_failed", billing_event.c.received_at, postgresql_where=billing_event.c.outcome == "failed")
+
+# What an account had by hand when it first subscribed: the lapse of the subscription does not end it.
+billing_grant = Table(
+    "billing_grant",
+    metadata,
+    Column("account_id", Text, primary_key=True),
+    Column("tier", Text, nullable=False),
+    Column("recorded_at", Moment, nullable=False),
+    Column("ended_at", Moment),
 )
 
 # Events of our own. The platform's outbox_event has the same shape, so any database can use outbox_relay.

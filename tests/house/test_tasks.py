@@ -83,6 +83,8 @@ KEPT = {
     "groundskeeper.pending_object": "a row goes when its object is deleted",
     "groundskeeper.verified_backup": "one row a night; the gate and the trend read it",
     "groundskeeper.watch_incident": "a row an incident: the history an operator learns from",
+    "groundskeeper.billing_customer": "whose a Stripe customer is; goes with its account only",
+    "groundskeeper.billing_grant": "what was granted by hand; goes with its account only",
     "groundskeeper.task_attempt": "goes with its task_run by cascade",
 }
 # Purged by a task that is not built yet.
