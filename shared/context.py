@@ -22,7 +22,7 @@ from shared.clock import Clock
 from shared.database import Database
 from shared.errors import Refused, Stopped, flat_counts
 from shared.logs import Log, log
-from shared.manifest import Task
+from shared.manifest import ANY, Task
 from shared.schema import verified_backup
 from shared.settings import Settings
 from shared.stopping import process_stopping
@@ -355,22 +355,34 @@ class Context:
             event_id=event_id,
         )
 
-    def start(self, task: str, reason: str, *, params: Mapping[str, Any] | None = None) -> uuid.UUID:
+    def start(
+        self,
+        task: str,
+        reason: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        actor: str | None = None,
+        planning: bool = False,
+        plan_hash: str | None = None,
+    ) -> uuid.UUID:
         """Start another task as a run of its own, with its own lease and row; the request's id.
 
         The same task for the same reason with the same parameters is one request of this run: an attempt that goes
-        on after a kill does not start it a second time.
+        on after a kill does not start it a second time. `actor` is the operator who asked, where one did; with
+        `planning` it only shows what it would do, with `plan_hash` it does exactly that plan.
         """
-        if task not in self.task.starts:
+        if not {task, ANY} & set(self.task.starts):
             raise RuntimeError(f"{self.task.name} starts {task!r} but its task.yaml does not name it under starts")
-        asked = json.dumps([task, reason, params], sort_keys=True, default=str)
+        asked = json.dumps([task, reason, params, planning, plan_hash], sort_keys=True, default=str)
         with self.begin() as connection:
             request_id = plans.request_run(
                 connection,
                 task=task,
-                actor=self.task.name,
+                actor=actor or self.task.name,
                 why=reason,
                 params=params,
+                planning=planning,
+                plan_hash=plan_hash,
                 now=self.clock.now(),
                 request_id=uuid.uuid5(self.run_id, asked),
             )

@@ -7,7 +7,7 @@ the two equal). A wrong file fails when it is loaded, in words that name file, k
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from shared.strict_yaml import Fields, ManifestError, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 FUNCTIONS = ROOT / "functions"
+
+# Under `starts`: every other task. The console starts whatever an operator says.
+ANY = "*"
 
 # Service account ids are 6 to 30 characters and end in no hyphen; the scheduler job, the function and the
 # account all bear the task's name with hyphens.
@@ -371,8 +374,15 @@ def load(folder: Path) -> Task:
 
 
 def load_all(functions: Path = FUNCTIONS) -> dict[str, Task]:
-    """Every task under `functions`, by name, sorted. Raises ManifestError for the first wrong one."""
-    return {folder.name: load(folder) for folder in _folders(functions)}
+    """Every task under `functions`, by name, sorted; `starts: ["*"]` is every other one here.
+
+    Raises ManifestError for the first wrong one.
+    """
+    tasks = {folder.name: load(folder) for folder in _folders(functions)}
+    return {
+        name: replace(task, starts=tuple(n for n in tasks if n != name)) if task.starts == (ANY,) else task
+        for name, task in tasks.items()
+    }
 
 
 def _folders(functions: Path) -> Iterator[Path]:

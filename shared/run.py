@@ -44,6 +44,9 @@ from shared.strict_yaml import ManifestError
 
 Body = Callable[[Context, Any], Mapping[str, int] | None]
 
+# What a task does when its run could not even be opened, the ledger being out of reach.
+Unreached = Callable[[Settings, Clock, Any, Ended], None]
+
 # Connections a process may hold; requests beyond what these carry wait for one, and come again after half a minute.
 _MOST_CONNECTIONS = 20
 
@@ -64,10 +67,12 @@ class Runner:
         settings: Settings,
         clock: Clock,
         starter: Callable[[str, uuid.UUID], None],
+        unreached: Unreached | None = None,
     ) -> None:
         """Raises ManifestError when the task's params do not fit `params_type`."""
         self.task, self.settings, self.clock = task, settings, clock
         self._body, self._params_type, self._starter = body, params_type, starter
+        self._unreached = unreached
         self._code_version = code_version
         self._lock = threading.Lock()
         self._database: Database | None = None
@@ -115,10 +120,20 @@ class Runner:
                 result = self._leased(database, call, started, began)
             except (Exception, KeyboardInterrupt) as error:  # nothing a start meets may leave it without an outcome
                 how = ended(error)
+                self._say_unreached(how)
                 result = Result(self.task.name, how.outcome, error=how.error, started_at=started)
             result = replace(result, finished_at=result.finished_at or self.clock.now())
             self._say(result)
             return result
+
+    def _say_unreached(self, how: Ended) -> None:
+        """Let the task that watches the plane say that it cannot; a pause is nothing to be said."""
+        if self._unreached is None or how.outcome in (Outcome.STOPPED, Outcome.BUSY):
+            return
+        try:
+            self._unreached(self.settings, self.clock, self._params({})[0], how)
+        except Exception as error:  # the ending it was to tell of must still be answered
+            log.defect("nobody could be told that the ledger is out of reach", error)
 
     def _say(self, result: Result) -> None:
         meaning = OUTCOMES[result.outcome]

@@ -24,7 +24,7 @@ from shared.endings import FORESEEN, ended
 from shared.errors import OUTCOMES, ConfigurationError
 from shared.manifest import Cron, Task
 from shared.result import Result
-from shared.run import Body, Runner
+from shared.run import Body, Runner, Unreached
 from shared.settings import Settings
 from shared.stopping import stop_on_sigterm
 from shared.strict_yaml import ManifestError
@@ -49,6 +49,7 @@ class Entry:
     task: Task
     body: Body
     params_type: type
+    unreached: Unreached | None = None
 
     def runner(self, settings: Settings, clock: Clock) -> Runner:
         """A runner of this task. Raises ManifestError when its parameters do not fit."""
@@ -60,17 +61,21 @@ class Entry:
             settings,
             clock,
             starter=lambda name, request: targets.start(name, request, settings, clock),
+            unreached=self.unreached,
         )
 
 
-def entrypoint(file: str, run: Callable[..., Any]) -> Callable[["flask.Request"], "flask.Response"]:
+def entrypoint(
+    file: str, run: Callable[..., Any], *, unreached: Unreached | None = None
+) -> Callable[["flask.Request"], "flask.Response"]:
     """The function to serve for the task whose main.py is `file`.
 
     At import it reads the manifest and checks the parameters, so that a wrong file fails the deployment and not
-    the night; the database is opened at the first call.
+    the night; the database is opened at the first call. `unreached` is called instead of `run` when a start ended
+    before its run could be opened: with the settings, the clock, the parameters and how it ended.
     """
     task = manifest.load(Path(file).resolve().parent)
-    entry = Entry(task, run, typing.get_type_hints(run)["params"])
+    entry = Entry(task, run, typing.get_type_hints(run)["params"], unreached)
     settings = settings_module.read()
     if not logs.configured():  # under `keeper` standard output belongs to the answer
         logs.configure()

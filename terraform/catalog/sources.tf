@@ -28,6 +28,10 @@ locals {
     ])))
   }
 
+  _declarations = {
+    for name, t in local.tasks : "functions/${name}/task.yaml" => file("${var.functions_dir}/${name}/task.yaml")
+  }
+
   sources = {
     for name, t in local.tasks : name => merge(concat(
       [{
@@ -36,6 +40,8 @@ locals {
       }],
       [local._core],
       [for room in t.uses : local._room_texts[room]],
+      # who watches the plane or shows it reads every declaration
+      [length(setintersection(t.uses, ["console", "watch"])) > 0 ? local._declarations : {}],
     )...)
   }
 
@@ -53,10 +59,7 @@ locals {
   _migrate_rooms = ["keeper", "migrations", "platform"]
   migrate_source = merge(concat(
     [local._core],
-    [{
-      for name, t in local.tasks :
-      "functions/${name}/task.yaml" => file("${var.functions_dir}/${name}/task.yaml")
-    }],
+    [local._declarations],
     [for room in local._migrate_rooms : local._room_texts[room]],
   )...)
 }

@@ -42,7 +42,7 @@ locals {
       kms                   = try(t.kms, [])
       publishes             = try(t.topics.publish, [])
       subscribes            = try(t.topics.subscribe, [])
-      starts                = try(t.starts, [])
+      starts                = try(tolist(t.starts) == tolist(["*"]), false) ? [for other in keys(local._raw) : other if other != name] : tolist(try(t.starts, []))
       buckets               = [for b in try(t.buckets, []) : merge({ prefix = "" }, b)]
       roles                 = try(t.roles, [])
       destructive           = try(t.destructive, false)
