@@ -308,6 +308,11 @@ class Context:
     # --- the world
 
     @property
+    def settings(self) -> Settings:
+        """This process's configuration, for the core's services that take it (shared/identity.py, say)."""
+        return self._settings
+
+    @property
     def in_cloud(self) -> bool:
         """Whether this is Cloud Run, where a folder is the instance's memory."""
         return self._settings.in_cloud

@@ -32,7 +32,7 @@ from shared.errors import Outcome
 SCHEMA = "groundskeeper"
 
 # The newest migration of the branch `groundskeeper`: code refuses a database at any other.
-VERSION = "0006"
+VERSION = "0007"
 
 metadata = MetaData(
     schema=SCHEMA,
@@ -233,8 +233,8 @@ restored_row = Table(
     Column("until", Moment, nullable=False, index=True),  # the hold's end
 )
 
-# An object whose row was archived and is gone, and which is still to be deleted; the row goes when that is done. Written
-# with the row's deletion, so that a run killed in between leaves no object that nobody knows of.
+# An object whose row was archived and is gone, and which is still to be deleted; the row goes when that is done.
+# Written with the row's deletion, so that a run killed in between leaves no object that nobody knows of.
 pending_object = Table(
     "pending_object",
     metadata,
@@ -338,6 +338,22 @@ billing_grant = Table(
     Column("tier", Text, nullable=False),
     Column("recorded_at", Moment, nullable=False),
     Column("ended_at", Moment),
+)
+
+# Accounts that are erased, or being erased, as keyed hashes: what arrives of them later, from wherever, stays out.
+erasure = Table(
+    "erasure",
+    metadata,
+    Column("account_hash", Text, primary_key=True),  # HMAC-SHA256 with the secret erasure-key
+    Column("erasure_id", Uuid, nullable=False, unique=True),  # the receipt's number
+    Column("person_hash", Text, index=True),  # of the Firebase user who asked
+    Column("account_id", Text, unique=True),  # only until it is completed
+    Column("requested_at", Moment, nullable=False),
+    Column("erased_at", Moment),  # the tombstone; null: not yet at that step
+    Column("completed_at", Moment),
+    Column("steps", JSONB, nullable=False, server_default=text("'{}'")),  # step -> {done_at, what it did}
+    Column("receipt", JSONB),
+    CheckConstraint("completed_at is null or account_id is null", name="forgotten"),
 )
 
 # Events of our own. The platform's outbox_event has the same shape, so any database can use outbox_relay.
