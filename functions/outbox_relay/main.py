@@ -24,6 +24,8 @@ class PubSubParams:
 @dataclass(frozen=True)
 class KafkaParams:
     servers: str
+    user: str
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Params:
 
 
 def run(ctx: Context, params: Params) -> dict[str, int]:
-    with Relay(ctx, params.tables, lambda: _broker(params), params.backoff) as relay:
+    with Relay(ctx, params.tables, lambda: _broker(ctx, params), params.backoff) as relay:
         if params.mode == "doorbell":
             _listen(ctx, relay)
         else:
@@ -60,12 +62,14 @@ def _listen(ctx: Context, relay: Relay) -> None:
                 relay.sweep()
 
 
-def _broker(params: Params) -> Broker:
+def _broker(ctx: Context, params: Params) -> Broker:
     # each brings a client that takes a fifth of a second to load, and only one is used
     if params.target == "kafka":
-        from shared.relay.kafka import Kafka
+        from shared.relay.kafka import Kafka, Login
 
-        return Kafka(params.kafka.servers)
+        kafka = params.kafka
+        login = Login(kafka.user, ctx.secret("kafka-password"), kafka.mechanism) if kafka.user else None
+        return Kafka(kafka.servers, login)
     from shared.relay.pubsub import PubSub
 
     return PubSub(project=params.pubsub.project, endpoint=params.pubsub.endpoint, emulator=params.pubsub.emulator)

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from shared.errors import Outcome
+from shared.relay import kafka as client
+from shared.settings import Settings
 from tests.relay.fixtures import Relay, Write
 from tests.relay.kafka_broker import KafkaBroker, kafka_broker
 
@@ -79,8 +81,6 @@ def test_a_topic_kafka_allows_nowhere_is_dead_at_once_and_stops_nothing(
 def test_without_a_broker_nothing_is_blamed_and_all_go_when_it_is_back(
     kafka: Relay, write: Write, shared_broker: KafkaBroker, topic: str, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from shared.relay import kafka as client
-
     monkeypatch.setattr(client, "_ANSWER_MS", 3000)
     ids = write(50, key=lambda n: f"k{n % 5}", topic=topic)
     gone = kafka(KAFKA_SERVERS="127.0.0.1:1")
@@ -98,12 +98,33 @@ def test_no_servers_named_is_unavailable_in_words(kafka: Relay, write: Write) ->
     assert "KAFKA_SERVERS" in (result.error or "")
 
 
+def test_a_login_without_its_password_is_unavailable_in_words(kafka: Relay, write: Write, topic: str) -> None:
+    write(1, topic=topic)
+    result = kafka(KAFKA_USER="relay")
+    assert result.outcome is Outcome.UNAVAILABLE
+    assert "kafka-password" in (result.error or "")
+
+
+def test_a_broker_that_will_not_speak_tls_gets_neither_events_nor_the_password(
+    kafka: Relay, write: Write, rows: Rows, topic: str, shared_broker: KafkaBroker, settings: Settings,
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    write(1, topic=topic)
+    assert settings.secrets_folder
+    value = Path(settings.secrets_folder) / "kafka-password" / "1"
+    value.parent.mkdir(parents=True)
+    value.write_text("a password nobody shall read")
+    monkeypatch.setattr(client, "_ANSWER_MS", 2000)
+    result = kafka(KAFKA_USER="relay")
+    assert rows("select attempts, published_at from outbox_event") == [(0, None)], "nobody is blamed"
+    assert shared_broker.records(topic) == []
+    assert "nobody shall read" not in f"{capfd.readouterr()} {result.error}"
+
+
 def test_a_broker_that_dies_in_the_middle_loses_nothing(
     relay: Relay, write: Write, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it had is gone with its memory; what it did not acknowledge is not marked and goes to its successor."""
-    from shared.relay import kafka as client
-
     monkeypatch.setattr(client, "_ANSWER_MS", 3000)
     dying = KafkaBroker(tmp_path)
     dying.create("app-events")
