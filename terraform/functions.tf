@@ -36,6 +36,7 @@ locals {
         KEEPER_MODE = lookup(var.modes, name, var.mode)
       },
       { for b in t.buckets : "KEEPER_BUCKET_${upper(replace(b.bucket, "-", "_"))}" => "gs://${local.bucket_names[b.bucket]}" },
+      { for k in t.kms : "KEEPER_KEY_${upper(replace(k, "-", "_"))}" => google_kms_crypto_key.key[k].id },
       { for other in t.starts : "KEEPER_TARGET_${upper(other)}" => local._targets[other] },
       anytrue([for e in t.endpoints : e.auth == "operator"]) ? { KEEPER_OPERATORS = join(",", var.operators) } : {},
       # ordering keys are kept in order within one region, so whoever publishes does so in the plane's own

@@ -135,7 +135,8 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
         for task in load_all().values()
         for b in task.buckets
     }
-    return settings_for(database_url, KEEPER_SECRETS=str(tmp_path / "secrets"), **archive)
+    keyring = str(tmp_path / "keyring")
+    return settings_for(database_url, KEEPER_SECRETS=str(tmp_path / "secrets"), KEEPER_KEY_KEK=keyring, **archive)
 
 
 @pytest.fixture

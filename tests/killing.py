@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,11 +39,15 @@ class Killer:
     def __init__(self, process: "subprocess.Popen[str]", environment: Mapping[str, str], folder: Path) -> None:
         self._process, self._environment, self._folder = process, dict(environment), folder
 
-    def run(self, *, slot: str, step: int | None = None, now: str) -> Life:
-        """One run for the cron slot at `slot`, killed just before its `step`-th step (from 1); None: not killed."""
+    def run(self, *, slot: str = "", step: int | None = None, now: str, request: str | None = None) -> Life:
+        """One run for the cron slot at `slot`, or for the `request` by hand, killed just before its `step`-th step
+        (from 1); None: not killed."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        order = {"environment": self._environment, "folder": str(self._folder), "slot": slot, "step": step, "now": now}
+        order = {
+            "environment": self._environment, "folder": str(self._folder), "slot": slot, "step": step, "now": now,
+            "request": request,
+        }  # fmt: skip
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         return Life(**json.loads(self._process.stdout.readline()))
@@ -92,7 +97,7 @@ def _live(order: dict[str, Any], writer: int) -> None:
     from sqlalchemy import Engine, event
 
     from shared import settings as settings_module
-    from shared.call import of_slot
+    from shared.call import by_hand, of_slot
     from shared.clock import parse_rfc3339
     from shared.manifest import Cron, Every
     from shared.task import load
@@ -130,7 +135,11 @@ def _live(order: dict[str, Any], writer: int) -> None:
 
     entry = load(Path(order["folder"]))
     runner = entry.runner(settings_module.read(order["environment"]), Frozen())
-    call = of_slot(next(t for t in entry.task.triggers if isinstance(t, Cron | Every)), parse_rfc3339(order["slot"]))
+    if order["request"]:
+        call = by_hand(uuid.UUID(order["request"]))
+    else:
+        timed = next(t for t in entry.task.triggers if isinstance(t, Cron | Every))
+        call = of_slot(timed, parse_rfc3339(order["slot"]))
     result = runner.execute(call)
     os.write(
         writer,

@@ -40,11 +40,14 @@ def embedded() -> bool:
 
 def defaults(home: Path) -> dict[str, str]:
     """What the cloud's Terraform would set, for the parts below `home`; what is set already goes before it."""
-    buckets = {bucket.bucket for task in manifest.load_all(functions()).values() for bucket in task.buckets}
+    tasks = manifest.load_all(functions()).values()
+    buckets = {bucket.bucket for task in tasks for bucket in task.buckets}
+    keys = {key for task in tasks for key in task.kms}
     return {
         "GOOGLE_CLOUD_PROJECT": PROJECT,
         "KEEPER_SECRETS": str(home / "secrets"),
         **folders(home / "objects", buckets),
+        **{f"KEEPER_KEY_{key.upper().replace('-', '_')}": str(home / "keyring" / key) for key in keys},
         **_running_plane(home),
     }
 
