@@ -52,7 +52,7 @@ def archive_rows(ctx: Context, target: Target, leaf: Leaf, *, indexed: bool, pac
 
     Raises NotArchived, Stopped and GaveWay; what is done by then is done.
     """
-    store = store_of(ctx)
+    store = store_of(ctx, target.rule)
     rows, walk = _FIRST_ROWS, _Walk(indexed)
     while True:
         pace.ready([leaf.oid, target.relation.oid])

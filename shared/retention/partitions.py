@@ -86,6 +86,8 @@ def size(connection: Connection, oid: int) -> Size:
 
 def orphans(connection: Connection, target: Target) -> list[Orphan]:
     """What earlier runs noted of this table and left detached or half detached."""
+    if target.relation.kind != "p":
+        return []
     noted = connection.execute(
         select(detached_partition.c.partition, detached_partition.c.partition_oid).where(
             detached_partition.c.parent == target.relation.name, detached_partition.c.ended_at.is_(None)

@@ -56,7 +56,8 @@ def purge(ctx: Context, survey: Survey, limits: Limits) -> dict[str, int]:
                 duplicates.delete(ctx, copies, pace)
         if survey.archives:
             with outcome.of("archives"):
-                shelf.destroy_expired(ctx)
+                for store in shelf.stores(ctx, [target.rule for target in survey.targets]):
+                    shelf.destroy_expired(ctx, store)
     except Stopped as stopped:
         if outcome.failed:
             raise Partial([*outcome.failed, f"stopped: {stopped}"], {}) from stopped

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from sqlalchemy.dialects.postgresql import dialect
@@ -39,9 +39,13 @@ class Condition:
 
 @dataclass(frozen=True)
 class Archive:
-    """Keep a verified copy of what goes for so many days, from which `keeper restore` brings it back."""
+    """Keep a verified copy of what goes for so many days, from which `keeper restore` brings it back.
+
+    `place` is a logical bucket or a location; empty is the bucket `archive`.
+    """
 
     keep_days: int
+    place: str = ""
 
     def __post_init__(self) -> None:
         if self.keep_days < 1:
@@ -49,19 +53,48 @@ class Archive:
 
 
 @dataclass(frozen=True)
+class Companion:
+    """The object at `place` that a row names in `column`: it is archived with its row, and deleted after it.
+
+    A row whose object is `missing` is kept, or goes alone (`delete`).
+    """
+
+    column: str
+    place: str
+    missing: Literal["keep", "delete"] = "keep"
+
+
+def months_before(moment: datetime, months: int) -> datetime:
+    """The moment as many calendar months earlier, in UTC.
+
+    Where that month has no such day, its end: nothing is read as older than it is, and a later moment never gives
+    an earlier answer.
+    """
+    at = moment.astimezone(UTC)
+    years, month = divmod(at.year * 12 + at.month - 1 - months, 12)
+    first = at.replace(year=years, month=month + 1, day=1)
+    earlier = first + timedelta(days=at.day - 1)
+    if earlier.month == first.month:
+        return earlier
+    return earlier.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+@dataclass(frozen=True)
 class Rule:
     """Rows of `table` whose `timestamp` is before now - `keep_days` go, if `where` (SQL) holds too.
 
-    A row exactly at the limit stays. `name` tells two rules of one table apart. A timestamp without zone needs
-    `assume_tz` (an IANA zone), a number `unit` (s or ms since 1970). `personal`: the rows hold personal data.
-    `account` is the SQL by which an account's legal hold finds its rows, or `none` where rows are nobody's.
-    `children` says what happens where other rows point at one that is due: `keep` it, or `delete` them before it.
+    `keep_months` instead of `keep_days` counts calendar months. A row exactly at the limit stays. `name` tells two
+    rules of one table apart. A timestamp without zone needs `assume_tz` (an IANA zone), a number `unit` (s or ms since
+    1970). `personal`: the rows hold personal data. `account` is the SQL by which an account's legal hold finds its
+    rows, or `none` where rows are nobody's. `children` says what happens where other rows point at one that is due:
+    `keep` it, or `delete` them before it. `objects`: what a row names goes with it.
     """
 
     name: str
     table: str
     timestamp: str
-    keep_days: int
+    keep_days: int = 0
+    keep_months: int = 0
     where: str = ""
     assume_tz: str = ""
     unit: Literal["", "s", "ms"] = ""
@@ -69,10 +102,15 @@ class Rule:
     account: str = ""
     children: Literal["", "keep", "delete"] = ""
     archive: Archive | None = None
+    objects: Companion | None = None
 
     def __post_init__(self) -> None:
-        if self.keep_days < 1:
+        if min(self.keep_days, self.keep_months) < 0 or not (self.keep_days or self.keep_months):
             raise ValueError(f"rule {self.name}: keep_days: expected at least 1, got {self.keep_days}")
+        if self.keep_days and self.keep_months:
+            raise ValueError(f"rule {self.name}: keep_days and keep_months both stand: remove one")
+        if self.objects and not self.archive:
+            raise ValueError(f"rule {self.name}: objects go with an archive only: add archive")
         if self.where:
             check_expression(f"rule {self.name}: where", self.where)
         if self.account_sql:
@@ -87,12 +125,13 @@ class Rule:
 
     def cutoff(self, now: datetime) -> datetime:
         """Rows before this moment are expired."""
-        return now - timedelta(days=self.keep_days)
+        return months_before(now, self.keep_months) if self.keep_months else now - timedelta(days=self.keep_days)
 
     def describe(self, now: datetime) -> str:
         """The rule in words, for plans."""
         condition = f" and {self.where}" if self.where else ""
-        return f"{self.timestamp} before {self.cutoff(now).isoformat()} ({self.keep_days} days){condition}"
+        span = f"{self.keep_months} calendar months" if self.keep_months else f"{self.keep_days} days"
+        return f"{self.timestamp} before {self.cutoff(now).isoformat()} ({span}){condition}"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import json
 import re
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,9 +17,10 @@ from shared.errors import ConfigurationError
 from shared.objects import Changed, Exists, Missing, Objects
 from shared.retention import parquet
 from shared.retention.preflight import Target
+from shared.retention.rules import Rule
 from shared.schema import archive_manifest
 
-BUCKET = "archive"
+_BUCKET = "archive"
 
 
 class NotArchived(Exception):
@@ -42,12 +43,34 @@ def storing(what: str) -> Iterator[None]:
         raise NotArchived(f"{what}: {said}") from error
 
 
-def store_of(ctx: Context) -> Objects:
-    """Where archives are. Raises NotArchived where nobody said."""
+def store_of(ctx: Context, rule: Rule) -> Objects:
+    """Where `rule`'s archives are. Raises NotArchived where nobody said."""
+    return place_of(ctx, (rule.archive.place if rule.archive else "") or _BUCKET)
+
+
+def place_of(ctx: Context, place: str) -> Objects:
+    """The objects of a logical bucket of this task (an underscore is a hyphen in it) or at a location.
+
+    Raises NotArchived where nobody said which, or where what is put there would not last.
+    """
+    bucket = place.replace("_", "-")
+    if bucket in {b.bucket for b in ctx.task.buckets}:
+        place = bucket
+    elif "/" not in place:
+        place = f"./{place}"
     try:
-        return ctx.objects(BUCKET)
+        found = ctx.objects(place)
     except ConfigurationError as error:
         raise NotArchived(str(error)) from error
+    if ctx.in_cloud and not found.location.startswith("gs://"):
+        raise NotArchived(f"{place} is a folder, and a folder in the cloud is the instance's memory: give gs://bucket")
+    return found
+
+
+def stores(ctx: Context, rules: Iterable[Rule]) -> list[Objects]:
+    """The places where archives of `rules` are, each once. Raises NotArchived."""
+    found = {store.location: store for rule in rules if rule.archive for store in [store_of(ctx, rule)]}
+    return list(found.values())
 
 
 def put(store: Objects, name: str, content: bytes) -> None:
@@ -89,15 +112,17 @@ def expired(connection: Connection, ctx: Context, store: Objects) -> list[tuple[
     ]
 
 
-def destroy_expired(ctx: Context) -> None:
-    """Destroy archives whose time is over; the run counts them as `archives.destroyed`."""
-    store = store_of(ctx)
+def destroy_expired(ctx: Context, store: Objects) -> None:
+    """Destroy the archives in `store` whose time is over, with the objects that went with their rows; the run counts
+    them as `archives.destroyed`."""
     with ctx.read() as connection:
         due = expired(connection, ctx, store)
     for archive_id, location in due:
         name = location.removeprefix(f"{store.location}/")
         with storing(f"the expired archive {archive_id} could not be destroyed"):
             ctx.check()
+            for companion in list(store.list(name.removesuffix(".json") + "/")):
+                remove(store, companion.name)
             remove(store, name.removesuffix(".json") + ".parquet")
             remove(store, name)
         with ctx.begin() as connection:
@@ -111,7 +136,7 @@ def destroy_expired(ctx: Context) -> None:
 
 def remove_unknown(ctx: Context, target: Target) -> None:
     """Remove files that a killed run wrote and never entered into the ledger."""
-    store = store_of(ctx)
+    store, folder = store_of(ctx, target.rule), f"{folder_of(target.source)}/"
     with ctx.read() as connection:
         known = {
             str(archive_id)
@@ -120,8 +145,8 @@ def remove_unknown(ctx: Context, target: Target) -> None:
             ).scalars()
         }
     with storing(f"the archives of {target.source} could not be listed"):
-        for found in store.list(f"{folder_of(target.source)}/"):
-            if found.name.rpartition("/")[2].rpartition(".")[0] not in known:
+        for found in store.list(folder):  # <run>/<archive>.parquet, .json and /<companions>
+            if found.name.removeprefix(folder).split("/")[1].partition(".")[0] not in known:
                 ctx.check()
                 remove(store, found.name)
 

@@ -16,7 +16,7 @@ from shared.retention.catalogue import Reference
 from shared.retention.duplicates import Copies
 from shared.retention.partitions import Size
 from shared.retention.preflight import Target, Unfit
-from shared.retention.rules import Condition, Policy, inlined
+from shared.retention.rules import Condition, Policy, Rule, inlined
 from shared.retention.shelf import NotArchived
 
 _TOO_LONG = "57014"
@@ -81,7 +81,7 @@ def look(ctx: Context, policy: Policy, *, count_within_s: int) -> Survey:
             else f"duplicates by {', '.join(surplus.key)}; the first by {surplus.keep} stays"
         )
         items.append(Item(surplus.name, rows, why=why))
-    over = _archives(ctx)
+    over = _archives(ctx, policy.rules)
     if over:
         items.append(Item("archives", over, unit="archives", why="their time is over"))
     if plain := [rule.name for rule in policy.rules if rule.archive is None]:
@@ -100,13 +100,13 @@ def look(ctx: Context, policy: Policy, *, count_within_s: int) -> Survey:
     )
 
 
-def _archives(ctx: Context) -> int:
+def _archives(ctx: Context, rules: Sequence[Rule]) -> int:
     try:
-        store = shelf.store_of(ctx)
+        stores = shelf.stores(ctx, rules)
     except NotArchived:  # said by each rule that archives; without a place there is nothing to destroy
         return 0
     with ctx.read() as connection:
-        return len(shelf.expired(connection, ctx, store))
+        return sum(len(shelf.expired(connection, ctx, store)) for store in stores)
 
 
 def _count(ctx: Context, target: Target, holds: Sequence[Hold], within_s: int) -> _Found:
@@ -148,7 +148,7 @@ def _exactly(
         ages.append(moments.age(rule, target.kind, oldest, ctx.now))
     why = rule.describe(ctx.now)
     oldest_age = max((age for age in ages if age is not None), default=None)
-    behind = oldest_age - timedelta(days=rule.keep_days) if oldest_age else timedelta()
+    behind = rule.cutoff(ctx.now) - (ctx.now - oldest_age) if oldest_age else timedelta()
     ctx.log.info(  # the metrics of backlog and growth
         "retention measured",
         rule=rule.name,
@@ -167,7 +167,7 @@ def _exactly(
         Item(
             rule.name,
             total.rows,
-            why=why + _gone_after(target),
+            why=why + _gone_after(ctx, target),
             bytes=target.relation.bytes * total.rows // max(target.relation.rows, total.rows, 1),
             oldest=(ctx.now - oldest_age).isoformat() if oldest_age else None,
             exact=total.exact,
@@ -192,7 +192,7 @@ def _roughly(ctx: Context, connection: Connection, target: Target, state: held.H
         condition = inlined(held.spared(target, state))
         rows += int(catalogue.explained(connection, f"select 1 from only {leaf.name} t where {condition}")["Plan Rows"])
     return _Found(
-        [Item(rule.name, rows, why=rule.describe(ctx.now) + _gone_after(target), exact=False)],
+        [Item(rule.name, rows, why=rule.describe(ctx.now) + _gone_after(ctx, target), exact=False)],
         ["counting took too long, so the number is the planner's estimate"],
         0,
     )
@@ -221,9 +221,9 @@ def _fan_out(connection: Connection, target: Target) -> dict[Reference, int]:
     return found
 
 
-def _gone_after(target: Target) -> str:
+def _gone_after(ctx: Context, target: Target) -> str:
     rule = target.rule
     if rule.archive is None:
         return ""
-    days = rule.keep_days + rule.archive.keep_days
+    days = (ctx.now - rule.cutoff(ctx.now)).days + rule.archive.keep_days
     return f"; archived {rule.archive.keep_days} days, gone after {days} days and the bucket's grace (backups apart)"

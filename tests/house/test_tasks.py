@@ -93,7 +93,6 @@ KEPT = {
 TO_COME = {
     "signal": "purge_signals, 30 days",
     "mockup": "archive_mockups, 12 months",
-    "groundskeeper.operator_audit": "purge_audit, 18 months",
 }
 
 
@@ -166,7 +165,6 @@ NOT_YET_BUILT = {
     "archive_mockups",
     "purge_signals",
     "purge_objects",
-    "purge_audit",
     "cleanup",
     "rotate_logs",
     "analyze_query_plans",

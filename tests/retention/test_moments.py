@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.retention.moments import bound, read_bound
-from shared.retention.rules import Rule
+from shared.retention.rules import Rule, months_before
 
 NAIVE, DATE = "timestamp without time zone", "date"
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "Pacific/Apia")
@@ -69,3 +69,29 @@ def test_a_partitions_bound_is_read_or_known_to_be_unreadable(kind: str, shown: 
 def test_an_unknown_zone_is_told() -> None:
     with pytest.raises(ValueError, match="IANA"):
         bound(rule(assume_tz="Middle/Earth"), NAIVE, datetime(2026, 1, 1, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    ("now", "months", "earlier"),
+    [
+        ("2026-06-15T12:00:00", 18, "2024-12-15T12:00:00"),
+        ("2026-01-31T23:59:59", 12, "2025-01-31T23:59:59"),
+        ("2025-02-28T18:00:00", 12, "2024-02-28T18:00:00"),  # the leap day is not twelve months old yet
+        ("2025-03-01T00:00:00", 12, "2024-03-01T00:00:00"),  # and now it is
+        ("2026-03-31T12:00:00", 1, "2026-03-01T00:00:00"),  # no 31 February: February is over
+        ("2024-03-30T12:00:00", 1, "2024-03-01T00:00:00"),
+        ("2026-08-31T12:00:00", 18, "2025-03-01T00:00:00"),
+    ],
+)
+def test_calendar_months_are_counted_by_the_calendar(now: str, months: int, earlier: str) -> None:
+    moment = datetime.fromisoformat(now).replace(tzinfo=UTC)
+    assert months_before(moment, months) == datetime.fromisoformat(earlier).replace(tzinfo=UTC)
+
+
+@given(
+    st.datetimes(datetime(2015, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC)),
+    st.timedeltas(timedelta(0), timedelta(days=40)),
+    st.integers(1, 30),
+)
+def test_a_later_moment_never_has_an_earlier_cutoff(now: datetime, later: timedelta, months: int) -> None:
+    assert months_before(now, months) <= months_before(now + later, months) <= now + later
