@@ -20,7 +20,7 @@ from shared import audit, holds, ledger, objects, outbox, pauses, plans, secrets
 from shared.call import Call, Message, Reply, Request
 from shared.clock import Clock
 from shared.database import Database
-from shared.errors import Refused, Stopped, flat_counts
+from shared.errors import ConfigurationError, Refused, Stopped, flat_counts
 from shared.logs import Log, log
 from shared.manifest import ANY, Task
 from shared.schema import verified_backup
@@ -166,7 +166,9 @@ class Context:
                 ledger.check_fence(connection, self._opened.fence)
                 if self.task.destructive:
                     holds.keep_out(connection)
-                if stops := pauses.in_force(connection, self.clock.now(), self.task.name):
+                if not self.task.for_operators and (
+                    stops := pauses.in_force(connection, self.clock.now(), self.task.name)
+                ):
                     raise Stopped(f"paused by {stops[0].paused_by}: {stops[0].reason}")
                 yield connection
                 if self.counts != before:
@@ -312,11 +314,6 @@ class Context:
         """This process's configuration, for the core's services that take it (shared/identity.py, say)."""
         return self._settings
 
-    @property
-    def in_cloud(self) -> bool:
-        """Whether this is Cloud Run, where a folder is the instance's memory."""
-        return self._settings.in_cloud
-
     def objects(self, place: str) -> objects.Objects:
         """The objects of a logical bucket this task declares, or at a location (gs://… or a folder with a /)."""
         if "/" in place:
@@ -324,6 +321,23 @@ class Context:
         if place not in {b.bucket for b in self.task.buckets}:
             raise RuntimeError(f"{self.task.name} uses bucket {place!r} but its task.yaml does not name it")
         return objects.at(self._settings.bucket(place))
+
+    def place(self, place: str) -> objects.Objects:
+        """What an operator's parameter names: a logical bucket this task declares (`_` is `-` in it), or a location.
+
+        Raises ConfigurationError where nobody said where the bucket is, or where what is put there would not last.
+        """
+        bucket = place.replace("_", "-")
+        if bucket in {b.bucket for b in self.task.buckets}:
+            place = bucket
+        elif "/" not in place:
+            place = f"./{place}"
+        found = self.objects(place)
+        if self._settings.in_cloud and not found.location.startswith("gs://"):
+            raise ConfigurationError(
+                f"{place} is a folder, and a folder in the cloud is the instance's memory: give gs://bucket/prefix"
+            )
+        return found
 
     def secret(self, name: str, version: str = "latest") -> str:
         """The secret's value. Raises Unavailable when it has none, RuntimeError when task.yaml does not name it."""

@@ -138,6 +138,11 @@ class Task:
     def scheduled(self) -> bool:
         return any(t.kind in ("cron", "every") for t in self.triggers)
 
+    @property
+    def for_operators(self) -> bool:
+        """Whether only operators call it: a pause stops the work, not the hands that would end the pause."""
+        return bool(self.triggers) and all(isinstance(t, Http) and t.auth == "operator" for t in self.triggers)
+
 
 # --- reading ----------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,8 @@ locals {
     {
       DATABASE_CA              = local.database_ca
       GOOGLE_CLOUD_PROJECT     = var.project
+      KEEPER_DOCS              = "https://github.com/${var.github_repository}/blob/main/docs"
+      KEEPER_SCHEDULER_REGION  = coalesce(var.scheduler_region, var.region)
       KEEPER_BACKUP_GATE_HOURS = tostring(var.backup_gate_hours)
       KEEPER_STRIPE_LIVEMODE   = tostring(var.stripe_livemode)
     },

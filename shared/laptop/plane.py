@@ -22,7 +22,7 @@ from shared.backup.postgres_binaries import PostgresMissingError
 from shared.clock import Clock, SystemClock
 from shared.database import Database, ending_of
 from shared.errors import ConfigurationError
-from shared.laptop import bus, home, show
+from shared.laptop import bus, demo_credentials, home, show
 from shared.laptop.functions import Functions, Isolated, OneProcess
 from shared.laptop.jobs import Jobs
 from shared.laptop.objects import GcsServer, find_server
@@ -30,6 +30,7 @@ from shared.laptop.postgres import Postgres
 from shared.laptop.postgres_server import PostgresError
 from shared.laptop.processes import NotStartedError, Part, end_leftovers
 from shared.laptop.scheduler import Attempt, Here, Http, Job, Scheduler, Target, jobs_of
+from shared.laptop.scheduler_api import SchedulerApi
 from shared.manifest import Every
 from shared.redaction import describe
 from shared.schedule import MINUTE, last_slot, minute_of
@@ -91,6 +92,7 @@ class Plane:
         self._parts: list[Part] = []
         self._published: dict[str, str] = {}  # what `keeper` in another terminal needs to know
         self._targets: dict[str, Target] = {}
+        self._jobs: SchedulerApi | None = None
 
     # --- the database
 
@@ -131,6 +133,9 @@ class Plane:
                 platform_demo.seed(database.engine, self._clock.now(), objects_dir=self._at / "objects").values()
             )
             show.console.print(f"wrote {filled} rows of demo data" if filled else "the demo's data is there already")
+            keyring = self._environ.get("KEEPER_KEY_KEK")  # there when a task of this plane declares the key
+            if keyring and (sealed := demo_credentials.load(database.engine, self._clock.now(), keyring)):
+                show.console.print(f"sealed {sealed} made-up credentials with a keyring of this laptop's own")
 
     # --- the parts
 
@@ -138,6 +143,7 @@ class Plane:
         """Start object store, bus, functions and jobs, and tell where everything is and what runs when."""
         self._objects(gcs=gcs)
         port = self._bus()
+        self._schedules()
         home.publish(self._at, self._published)
         functions = Functions()
         self._stack.callback(functions.stop)
@@ -174,6 +180,11 @@ class Plane:
         named = f"a folder for each bucket ({', '.join(buckets) or 'none declared'})"
         lacking = "; fake-gcs-server is not installed" if gcs else ""
         self._parts.append(Part("objects", named + lacking, str(folder)))
+
+    def _schedules(self) -> None:
+        self._jobs = SchedulerApi(self._tasks, self._clock)
+        self._stack.callback(self._jobs.stop)
+        self._publish({"CLOUD_SCHEDULER_EMULATOR_HOST": self._jobs.host})
 
     def _bus(self) -> int | None:
         """Start the bus; its port, or None where there is nothing to keep its messages in."""
@@ -219,11 +230,19 @@ class Plane:
 
     def run(self) -> int:
         """Fire every trigger at its time until Ctrl-C."""
-        scheduler = Scheduler(self._tasks, self._targets, self._clock, parallel=True, tell=show.attempt)
+        scheduler = Scheduler(self._tasks, self._targets, self._clock, parallel=True, tell=self._heard)
         self._stack.callback(scheduler.stop)
         show.console.print("the plane is up; Ctrl-C stops it")
         scheduler.run()
         return 0
+
+    def _heard(self, attempt: Attempt) -> None:
+        self._remember(attempt)
+        show.attempt(attempt)
+
+    def _remember(self, attempt: Attempt) -> None:
+        if self._jobs is not None:
+            self._jobs.record(attempt)
 
     def once(self) -> int:
         """Run every scheduled task once, in the order of the day, for its newest slot; 1 when one failed."""
@@ -232,6 +251,7 @@ class Plane:
         for slot, job in due:
             show.console.print(f"running {job.task.name}", highlight=False)
             ended.append(self._targets[job.task.run.kind].fire(job, slot, 1))
+            self._remember(ended[-1])
         show.console.print()
         show.outcomes(ended)
         return exit_code(ended)

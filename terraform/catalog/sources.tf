@@ -12,7 +12,7 @@ locals {
 
   _rooms = toset(concat(flatten([for t in local.tasks : t.uses]), local._migrate_rooms))
   _room_files = {
-    for room in local._rooms : room => fileset("${var.root}/shared/${room}", "**/*.{py,sql,json,yaml,mako}")
+    for room in local._rooms : room => fileset("${var.root}/shared/${room}", "**/*.{css,html,js,json,mako,py,sql,yaml}")
   }
   _core = { for file in fileset("${var.root}/shared", "*.{py,yaml}") : "shared/${file}" => file("${var.root}/shared/${file}") }
   _room_texts = {

@@ -111,15 +111,18 @@ def test_a_source_holds_the_core_the_rooms_it_uses_and_the_task(plan: Plan, task
             due |= {
                 f.relative_to(plan.folder).as_posix()
                 for f in place.rglob("*")
-                if f.suffix in (".py", ".sql", ".json", ".yaml")
+                if f.suffix in (".css", ".html", ".js", ".json", ".py", ".sql", ".yaml")
             }
         due |= {f"functions/{name}/{f.name}" for f in task.folder.iterdir() if f.suffix in (".py", ".sql", ".yaml")}
+        if {"console", "watch"} & set(task.uses):  # they watch and show what every task.yaml declares
+            due |= {f"functions/{other}/task.yaml" for other in tasks}
         if task.run.kind == "function":
             due |= {"main.py", "requirements.txt", "constraints.txt"}
         found = plan.archive(name)
         assert found.keys() == due, name
         for file in found:
-            original = task.folder / Path(file).name if file.startswith("functions/") else plan.folder / file
+            here = file.startswith("functions/")
+            original = task.folder.parent / file.removeprefix("functions/") if here else plan.folder / file
             if file.startswith(("functions/", "shared/")):
                 assert found[file] == original.read_text(), file
 
@@ -237,6 +240,8 @@ COMMON = {
     "DATABASE_URL",
     "GOOGLE_CLOUD_PROJECT",
     "KEEPER_BACKUP_GATE_HOURS",
+    "KEEPER_DOCS",
+    "KEEPER_SCHEDULER_REGION",
     "KEEPER_MODE",
     "KEEPER_STRIPE_LIVEMODE",
 }
