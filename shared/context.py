@@ -314,14 +314,6 @@ class Context:
         """This process's configuration, for the core's services that take it (shared/identity.py, say)."""
         return self._settings
 
-    def objects(self, place: str) -> objects.Objects:
-        """The objects of a logical bucket this task declares, or at a location (gs://… or a folder with a /)."""
-        if "/" in place:
-            return objects.at(place)
-        if place not in {b.bucket for b in self.task.buckets}:
-            raise RuntimeError(f"{self.task.name} uses bucket {place!r} but its task.yaml does not name it")
-        return objects.at(self._settings.bucket(place))
-
     def place(self, place: str) -> objects.Objects:
         """What an operator's parameter names: a logical bucket this task declares (`_` is `-` in it), or a location.
 
@@ -338,6 +330,14 @@ class Context:
                 f"{place} is a folder, and a folder in the cloud is the instance's memory: give gs://bucket/prefix"
             )
         return found
+
+    def objects(self, place: str) -> objects.Objects:
+        """The objects of a logical bucket this task declares, or at a location (gs://… or a folder with a /)."""
+        if "/" in place:
+            return objects.at(place)
+        if place not in {b.bucket for b in self.task.buckets}:
+            raise RuntimeError(f"{self.task.name} uses bucket {place!r} but its task.yaml does not name it")
+        return objects.at(self._settings.bucket(place))
 
     def secret(self, name: str, version: str = "latest") -> str:
         """The secret's value. Raises Unavailable when it has none, RuntimeError when task.yaml does not name it."""

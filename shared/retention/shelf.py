@@ -49,22 +49,11 @@ def store_of(ctx: Context, rule: Rule) -> Objects:
 
 
 def place_of(ctx: Context, place: str) -> Objects:
-    """The objects of a logical bucket of this task (an underscore is a hyphen in it) or at a location.
-
-    Raises NotArchived where nobody said which, or where what is put there would not last.
-    """
-    bucket = place.replace("_", "-")
-    if bucket in {b.bucket for b in ctx.task.buckets}:
-        place = bucket
-    elif "/" not in place:
-        place = f"./{place}"
+    """The objects of a logical bucket or at a location. Raises NotArchived where nobody said which."""
     try:
-        found = ctx.objects(place)
+        return ctx.place(place)
     except ConfigurationError as error:
         raise NotArchived(str(error)) from error
-    if ctx.in_cloud and not found.location.startswith("gs://"):
-        raise NotArchived(f"{place} is a folder, and a folder in the cloud is the instance's memory: give gs://bucket")
-    return found
 
 
 def stores(ctx: Context, rules: Iterable[Rule]) -> list[Objects]:
