@@ -17,6 +17,8 @@ TASKS = load_all()
 # Two tasks that may start within half an hour of each other on the same database, and why.
 NEAR: dict[frozenset[str], str] = {
     frozenset(("aggregate_analytics", "db_cleanup")): "hourly: a short insert of one hour, which no deleter touches",
+    frozenset(("aggregate_analytics", "backup_database")): "hourly: a short insert; a dump holds up no writer",
+    frozenset(("aggregate_analytics", "verify_backup")): "hourly: a short insert; the drill has a server of its own",
     frozenset(("aggregate_analytics", "vacuum_analyze")): "hourly: VACUUM locks out no reader and no writer",
     frozenset(("aggregate_analytics", "dek_compliance")): "hourly: a short insert of one hour; a read of a few keys",
 }

@@ -1,0 +1,86 @@
+"""Restores the newest backup into a throwaway server and compares every count and hash.
+
+What it has proven it enters where the gate of destructive tasks looks. A backup that is stale, missing, unreadable,
+truncated, corrupted or foreign ends the run refused. It never restores into production and never changes a backup.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+
+from shared.backup import drill, programs, shelf
+from shared.backup.dump import stamp_of
+from shared.backup.manifest import Manifest
+from shared.backup.throwaway import Embedded
+from shared.errors import Unavailable
+from shared.objects import Objects
+from shared.schema import verified_backup
+from shared.task import Context, entrypoint
+
+
+@dataclass(frozen=True)
+class Params:
+    backup: str
+    again: bool
+    fresh_hours: int
+    embedded_up_to_gb: int
+
+
+def run(ctx: Context, params: Params) -> dict[str, int]:
+    with ctx.begin():  # a run that only plans ends here
+        pass
+    store = ctx.objects(shelf.BUCKET)
+    if params.backup:
+        manifest = shelf.read(store, params.backup)
+    else:
+        manifest = drill.newest(store, now=ctx.now, fresh=timedelta(hours=params.fresh_hours))
+    location = f"{store.location}/{shelf.manifest_of(manifest.name)}"
+    with ctx.read() as connection:
+        stamp = stamp_of(connection)
+        known = connection.execute(
+            select(verified_backup.c.manifest).where(verified_backup.c.manifest == location)
+        ).scalar()
+    if known is not None and not params.again:
+        return {"verified_before": 1}
+    drill.check(store, manifest, stamp)
+    recovery_s = _drill(ctx, store, manifest, params.embedded_up_to_gb)
+    with ctx.begin() as connection:
+        proven = {"taken_at": manifest.taken_at, "verified_at": ctx.clock.now(), "recovery_s": recovery_s}
+        connection.execute(
+            insert(verified_backup)
+            .values(manifest=location, **proven)
+            .on_conflict_do_update(index_elements=["manifest"], set_=proven)
+        )
+        ctx.count("verified")
+        ctx.count("tables", len(manifest.fingerprint.tables))
+        ctx.count("rows", manifest.fingerprint.rows)
+        ctx.count("bytes", manifest.dump.bytes)
+        ctx.count("recovery_s", recovery_s)
+        ctx.count("data_age_s", round((ctx.now - manifest.taken_at) / timedelta(seconds=1)))
+    return ctx.counts
+
+
+def _drill(ctx: Context, store: Objects, manifest: Manifest, most_gb: int) -> int:
+    """Restore and compare; the seconds it took."""
+    around = manifest.surroundings
+    if around.bytes > most_gb << 30:
+        raise Unavailable(
+            f"the database of backup {manifest.name} takes {around.bytes >> 30} GB, more than a throwaway server in "
+            f"memory may hold (embedded_up_to_gb: {most_gb}): give the job more memory, or see docs/backups.md"
+        )
+    found = programs.programs(around.server_version // 10_000)
+    began = ctx.clock.monotonic()
+
+    def each(done: int) -> None:
+        ctx.check()
+        ctx.progress(done, manifest.dump.bytes)
+
+    with Embedded(found)(around) as target:
+        drill.restore(store, manifest, found, target, each=each)
+        drill.compare(target.engine, manifest, check=ctx.check)
+    return round(ctx.clock.monotonic() - began)
+
+
+main = entrypoint(__file__, run)
