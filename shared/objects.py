@@ -4,11 +4,13 @@ Writes appear whole or not at all; `create` never replaces; deletes and copies c
 were decided on. A folder's generation is the file's modification time in nanoseconds.
 """
 
+import builtins
 import contextlib
 import hashlib
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,6 +44,7 @@ class Stat:
     custom_time: datetime | None = None
     metadata: tuple[tuple[str, str], ...] = ()
     crc32c: str | None = None  # base64, as Cloud Storage says it; None where the place keeps none
+    held: bool = False  # under a hold of Cloud Storage's own, which refuses its deletion
 
 
 class Objects(Protocol):
@@ -73,6 +76,14 @@ class Objects(Protocol):
         """Delete exactly this generation. Raises Missing, Changed."""
         ...
 
+    def mark(self, name: str, moment: datetime, *, generation: int) -> None:
+        """Give exactly this generation a custom time, for a lifecycle rule to go by. Raises Missing, Changed."""
+        ...
+
+    def lifecycle(self) -> builtins.list[dict[str, Any]] | None:
+        """The live lifecycle rules as the service says them; None where the place has none to have."""
+        ...
+
 
 def at(location: str) -> Objects:
     """The objects at `location`: gs://bucket/prefix or a folder. Raises ConfigurationError."""
@@ -84,6 +95,17 @@ def at(location: str) -> Objects:
     if "://" in location:
         raise ConfigurationError(f"location {location!r}: expected gs://bucket/prefix or a folder")
     return _Folder(Path(location))
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What a place may raise besides the three above; the cloud's client is asked only where it was loaded."""
+    cloud = sys.modules.get("google.api_core.exceptions")
+    return (OSError, *((cloud.GoogleAPIError,) if cloud else ()))
+
+
+def told(error: Exception) -> str:
+    """A place's failure in words that hold nothing of what it was asked."""
+    return getattr(error, "strerror", None) or type(error).__name__
 
 
 # Of an upload or a download held in memory, in bytes.
@@ -145,7 +167,7 @@ class _Folder:
 
     def stat(self, name: str) -> Stat:
         try:
-            found = self._path(name).stat()
+            found = self._path(name).lstat()  # a link is no object
         except (FileNotFoundError, NotADirectoryError):
             raise Missing(f"{self.location}/{name}") from None
         if not stat.S_ISREG(found.st_mode):
@@ -164,6 +186,12 @@ class _Folder:
             self._path(name).unlink()
         except FileNotFoundError:  # somebody else's delete came between
             raise Missing(f"{self.location}/{name}") from None
+
+    def mark(self, name: str, moment: datetime, *, generation: int) -> None:
+        raise ConfigurationError(f"{self.location} is a folder, which has no lifecycle rules to mark objects for")
+
+    def lifecycle(self) -> builtins.list[dict[str, Any]] | None:
+        return None
 
 
 class _Bucket:
@@ -212,6 +240,7 @@ class _Bucket:
             blob.custom_time,
             tuple(sorted((blob.metadata or {}).items())),
             blob.crc32c,
+            bool(blob.temporary_hold or blob.event_based_hold),
         )
 
     def stat(self, name: str) -> Stat:
@@ -247,6 +276,22 @@ class _Bucket:
             raise Missing(f"{self.location}/{name}") from None
         except PreconditionFailed:
             raise Changed(f"{self.location}/{name}") from None
+
+    def mark(self, name: str, moment: datetime, *, generation: int) -> None:
+        from google.api_core.exceptions import NotFound, PreconditionFailed
+
+        blob = self._blob(name)
+        blob.custom_time = moment
+        try:
+            blob.patch(if_generation_match=generation)
+        except NotFound:
+            raise Missing(f"{self.location}/{name}") from None
+        except PreconditionFailed:
+            raise Changed(f"{self.location}/{name}") from None
+
+    def lifecycle(self) -> builtins.list[dict[str, Any]] | None:
+        self._bucket.reload()
+        return [dict(rule) for rule in self._bucket.lifecycle_rules]
 
 
 class _Refused(Exception):

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import sys
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -27,20 +26,14 @@ class NotArchived(Exception):
     """The copy could not be written or verified, so nothing of it was deleted. The message says why."""
 
 
-def _failures() -> tuple[type[Exception], ...]:
-    """What a store may raise; the cloud's client is asked only where it was loaded."""
-    cloud = sys.modules.get("google.api_core.exceptions")
-    return (OSError, Exists, Missing, Changed, *((cloud.GoogleAPIError,) if cloud else ()))
-
-
 @contextmanager
 def storing(what: str) -> Iterator[None]:
     """Say of a store that fails what could not be done. Raises NotArchived."""
+    expected: tuple[type[Exception], ...] = (Exists, Missing, Changed, *objects.failures())
     try:
         yield
-    except _failures() as error:
-        said = getattr(error, "strerror", None) or type(error).__name__
-        raise NotArchived(f"{what}: {said}") from error
+    except expected as error:
+        raise NotArchived(f"{what}: {objects.told(error)}") from error
 
 
 def store_of(ctx: Context, rule: Rule) -> Objects:

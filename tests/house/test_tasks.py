@@ -100,7 +100,6 @@ KEPT = {
 }
 # Purged by a task that is not built yet.
 TO_COME = {
-    "signal": "purge_signals, 30 days",
     "mockup": "archive_mockups, 12 months",
 }
 
@@ -170,7 +169,6 @@ NOT_YET_BUILT = {
     "billing_sync",
     "delete_account",
     "archive_mockups",
-    "purge_signals",
     "purge_objects",
     "cleanup",
     "rotate_logs",
