@@ -165,7 +165,6 @@ NOT_YET_BUILT = {
     "fetch_threat_intel",
     "scan_dark_web",
     "sync_subscriptions",
-    "stripe_webhook",
     "billing_sync",
     "delete_account",
     "archive_mockups",

@@ -1,0 +1,46 @@
+"""Projects telemetry events into raw telemetry and bug reports, each once.
+
+It keeps no address of a person: IPv4 is cut to /24, IPv6 to /64, URLs to their path. It never lets a bad event hold up
+the others: what can never be kept is put aside with its reason, and the run ends refused to say so.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from shared.ingest.events import Raw
+from shared.ingest.kafka import drain
+from shared.ingest.places import places
+from shared.ingest.taking import complain, take
+from shared.ingest.telemetry import Range, Telemetry
+from shared.task import Context, entrypoint
+
+
+@dataclass(frozen=True)
+class KafkaParams:
+    servers: str
+    topics: tuple[str, ...]
+    batch: int
+
+
+@dataclass(frozen=True)
+class Params:
+    range: Range
+    least_confidence: int
+    kafka: KafkaParams
+
+
+def run(ctx: Context, params: Params) -> dict[str, int]:
+    for name in ("events", "requests", "reports", "duplicates", "ignored", "dead_lettered", "threats"):
+        ctx.count(name, 0)
+    found = places(lambda: ctx.objects("reference"))
+    telemetry = Telemetry(ctx, found, params.range, least_confidence=params.least_confidence)
+    dead: Counter[str] = Counter()
+    if ctx.message is not None:
+        dead = take(ctx, [Raw(ctx.message.message_id, ctx.message.data)], telemetry)
+    elif params.kafka.servers:
+        dead = drain(ctx, params.kafka.servers, params.kafka.topics, telemetry, batch=params.kafka.batch)
+    complain(dead)
+    return ctx.counts
+
+
+main = entrypoint(__file__, run)
