@@ -33,7 +33,8 @@ _KEY = re.compile(r"(sk|rk)_(test|live)_[A-Za-z0-9]+")
 @dataclass
 class Fault:
     """What goes wrong with the next `times` requests whose path starts with `path`: 429, 500, hang, truncated,
-    empty (a list without its items), cut (has_more, and nothing more comes), wrong_mode."""
+    empty (a list without its items), cut (has_more, and nothing more comes), wrong_mode, slow (the answer is made at
+    once and sent when `release` is set; `reached` says that one waits)."""
 
     kind: str
     path: str = "/v1/"
@@ -103,7 +104,7 @@ class StripeServer:
         self._done: dict[str, tuple[str, int, Object]] = {}  # by idempotency key
         self._lock = threading.Lock()
         self._routes = list(_routes(self))
-        self.release = threading.Event()  # set to let what hangs go
+        self.release, self.reached = threading.Event(), threading.Event()
         self._server = next(server for port in free_ports(port) if (server := _bind(self._serve, port)) is not None)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="stripe", daemon=True)
@@ -138,6 +139,9 @@ class StripeServer:
         except (Mismatch, ValueError) as error:
             status, body = 400, _Answer(400, f"Received unknown or wrong parameter: {error}").body
         text = json.dumps(body)
+        if fault == "slow":
+            self.reached.set()
+            self.release.wait(60)
         if fault == "truncated":
             text = text[: len(text) // 2]
         headers = {"Request-Id": f"req_{len(self.calls)}", "Stripe-Version": stripe.api_version}

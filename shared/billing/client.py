@@ -1,0 +1,169 @@
+"""Stripe as billing uses it: a customer's subscriptions, all of them, and the sessions that began them. Reads only.
+
+The stripe library is imported when the first client is made. Its errors become outcomes without their messages, which
+may quote what Stripe sent.
+"""
+
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from shared.billing.tiers import Price, Subscription
+from shared.clock import Clock
+from shared.context import Context
+from shared.errors import Refused, Retry, Unavailable
+
+if TYPE_CHECKING:
+    import stripe
+
+KEY = "stripe-api-key"
+
+PAGE = 100  # Stripe's most
+_TIMEOUT_S = 20.0
+_PATIENCE = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between tries when Stripe asks us to slow down or fails
+_KEPT_S = 60.0  # how long a secret is not asked for again
+
+
+class UnknownCustomer(Exception):
+    """Stripe does not know the customer, in this account and mode."""
+
+
+class Keys:
+    """Secrets and clients of this process: asked for again after a minute, so that a rotation is noticed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._values: dict[tuple[object, str], tuple[float, str]] = {}
+        self._clients: dict[tuple[str, str], stripe.StripeClient] = {}
+
+    def secret(self, ctx: Context, name: str) -> str:
+        """The secret's value, at most a minute old. Raises Unavailable."""
+        where, now = (ctx.settings.secrets_folder or ctx.settings.project, name), ctx.clock.monotonic()
+        with self._lock:
+            kept = self._values.get(where)
+        if kept is not None and 0 <= now - kept[0] < _KEPT_S and ctx.settings.in_cloud:
+            return kept[1]
+        value = ctx.secret(name)
+        with self._lock:
+            self._values[where] = now, value
+        return value
+
+    def client(self, key: str, address: str) -> "stripe.StripeClient":
+        """One client a key and address: its connections are used again."""
+        with self._lock:
+            if (key, address) not in self._clients:
+                import stripe
+
+                self._clients[key, address] = stripe.StripeClient(
+                    key,
+                    base_addresses={"api": address},
+                    http_client=stripe.RequestsClient(timeout=_TIMEOUT_S),
+                    max_network_retries=0,
+                )
+            return self._clients[key, address]
+
+
+KEYS = Keys()
+
+
+class Stripe:
+    """Reads of one run. `calls` counts the requests made."""
+
+    def __init__(self, ctx: Context, emulator: str) -> None:
+        """`emulator` is the address of a double, which no function in the cloud starts with; empty: Stripe itself.
+
+        Raises Unavailable where there is no key, Refused for a key of the other mode.
+        """
+        key = KEYS.secret(ctx, KEY).strip()
+        mode = "live" if ctx.settings.livemode else "test"
+        if f"_{mode}_" not in key[:9]:
+            raise Refused(f"secret {KEY} is no key of Stripe's {mode} mode, which this environment is of: replace it")
+        self._ctx, self._livemode, self.calls = ctx, ctx.settings.livemode, 0
+        self._clock: Clock = ctx.clock
+        address = f"http://{emulator.removeprefix('http://')}" if emulator else "https://api.stripe.com"
+        self._v1 = KEYS.client(key, address).v1
+
+    def of_customer(self, customer_id: str) -> list[Subscription]:
+        """Every subscription the customer ever had; none of a deleted customer's are alive.
+
+        Raises UnknownCustomer, Retry, Refused, Unavailable.
+        """
+        try:
+            return [one for page in self.pages(customer=customer_id) for one in page]
+        except UnknownCustomer:
+            if self._deleted(customer_id):
+                return []
+            raise
+
+    def pages(self, **filters: Any) -> Iterator[list[Subscription]]:
+        """All subscriptions of every status, 100 at a time. Raises as `of_customer` does.
+
+        A listing that breaks off is an error: what it lacks must not look as if it had ended.
+        """
+        after: dict[str, str] = {}
+        while True:
+            page = self._asked(self._v1.subscriptions.list, {"status": "all", "limit": PAGE, **filters, **after})
+            if not isinstance(page.data, list) or (page.has_more and not page.data):
+                raise Retry("Stripe's listing broke off: it said there was more and gave nothing")
+            yield [self._subscription(one) for one in page.data]
+            if not page.has_more:
+                return
+            if after.get("starting_after") == page.data[-1].id:
+                raise Retry("Stripe's listing goes in a circle")
+            after = {"starting_after": page.data[-1].id}
+
+    def reference(self, subscription_id: str) -> tuple[str, int] | None:
+        """The client_reference_id and time of the Checkout session that began a subscription, if one did."""
+        found = self._asked(self._v1.checkout.sessions.list, {"subscription": subscription_id, "limit": 1})
+        for one in found.data:
+            self._same_mode(one.livemode)
+            if one.client_reference_id:
+                return str(one.client_reference_id), int(one.created)
+        return None
+
+    def _deleted(self, customer_id: str) -> bool:
+        return bool(getattr(self._asked(self._v1.customers.retrieve, customer_id), "deleted", False))
+
+    def _same_mode(self, livemode: bool) -> None:
+        if livemode is not self._livemode:
+            raise Refused("Stripe answered with objects of the other mode: check stripe-api-key and this environment")
+
+    def _subscription(self, one: "stripe.Subscription") -> Subscription:
+        self._same_mode(one.livemode)
+        # `items` is also a method's name
+        items = one["items"]
+        return Subscription(
+            subscription_id=one.id,
+            customer_id=one.customer if isinstance(one.customer, str) else one.customer.id,
+            status=one.status,
+            created=one.created,
+            period_start=max((item.current_period_start for item in items.data), default=one.created),
+            prices=tuple(Price(item.price.id, item.price.lookup_key) for item in items.data),
+            whole=not items.has_more,
+        )
+
+    def _asked(self, ask: Any, given: Any) -> Any:
+        import stripe
+
+        for pause in (*_PATIENCE, None):
+            self._ctx.check()
+            self.calls += 1
+            try:
+                return ask(given)
+            except (stripe.RateLimitError, stripe.APIConnectionError, stripe.APIError) as error:
+                if pause is None or pause > self._ctx.time_left():
+                    raise Retry(f"Stripe did not answer ({type(error).__name__}), though asked again") from None
+                self._clock.sleep(pause * self._ctx.random.uniform(0.5, 1.0))
+            except stripe.InvalidRequestError as error:
+                if error.code == "resource_missing":
+                    raise UnknownCustomer from None
+                raise Refused(
+                    f"Stripe refused the request (HTTP {error.http_status}): its API may have changed"
+                ) from None
+            except stripe.PermissionError:
+                raise Refused(
+                    f"the key in {KEY} may not read subscriptions, sessions and customers: give it that"
+                ) from None
+            except stripe.AuthenticationError:
+                raise Unavailable(f"Stripe does not take the key in secret {KEY}: put a valid one there") from None
+        raise AssertionError("the last try returns or raises")
