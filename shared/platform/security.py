@@ -27,7 +27,7 @@ threat_intelligence = Table(
     Column("canonical_key", Text, unique=True),
     Column("indicator_type", Text, nullable=False),  # ipv4, ipv6, cidr, domain, url, sha256, cve, mention, ...
     Column("indicator", Text, nullable=False),
-    Column("confidence", SmallInteger),  # 0 to 100
+    Column("confidence", SmallInteger),  # 0 to 100, lower as it ages
     Column("severity", Text),
     Column("description", Text),
     Column("sources", JSONB, nullable=False, server_default=EMPTY_LIST),  # [{source, reference, seen_at}]: why listed
@@ -35,6 +35,7 @@ threat_intelligence = Table(
     Column("last_seen", Moment),
     Column("expires_at", Moment, index=True),
     Column("created_at", Moment, nullable=False),
+    Column("base_confidence", SmallInteger),  # when last seen
 )
 Index(None, threat_intelligence.c.indicator_type, threat_intelligence.c.indicator)
 

@@ -96,6 +96,9 @@ KEPT = {
     "groundskeeper.billing_customer": "whose a Stripe customer is; goes with its account only",
     "groundskeeper.billing_grant": "what was granted by hand; goes with its account only",
     "groundskeeper.erasure": "a tombstone outlives every backup and archive; one row an erased account, no id in it",
+    "groundskeeper.feed_state": "one row a feed",
+    "groundskeeper.feed_reject": "at most a thousand rows a feed, replaced with each copy",
+    "groundskeeper.scan_state": "one row a scan",
     "groundskeeper.task_attempt": "goes with its task_run by cascade",
 }
 # Purged by a task that is not built yet.
