@@ -20,7 +20,7 @@ from shared import audit, holds, ledger, objects, outbox, pauses, plans, secrets
 from shared.call import Call, Message, Reply, Request
 from shared.clock import Clock
 from shared.database import Database
-from shared.errors import ConfigurationError, Refused, Stopped, flat_counts
+from shared.errors import ConfigurationError, Refused, Stopped, Waiting, flat_counts
 from shared.logs import Log, log
 from shared.manifest import ANY, Task
 from shared.schema import verified_backup
@@ -87,6 +87,7 @@ class Context:
         self._code_version = code_version
         self._starter = starter
         self._authorized = False
+        self._asked: uuid.UUID | None = None
         self._secrets: secrets.Secrets | None = None
         self._ticked = False
 
@@ -215,9 +216,37 @@ class Context:
         The ceiling is the plan's own when the run was asked for by a plan's hash, else the task's caps. Above it
         an approval is opened and the run is refused before its first write.
         """
+        wanted, plan_hash = self._store(plan, self.task.caps)
+        self._backup_gate()
+        if over := self._over(wanted):
+            self._ask(plan, f"above the cap: {', '.join(over)}")
+            raise Refused(
+                f"the run would touch {', '.join(over)}: look at the plan and decide with "
+                f"`keeper approvals approve {self._asked}`"
+            )
+        if wanted and self._above_caps(wanted.ceiling):
+            self._spend(plan_hash)
+        self._authorized = True
+
+    def await_approval(self, plan: plans.Plan, reason: str) -> None:
+        """For what is never done unasked: return in the run that an operator allowed to do exactly `plan`. In any
+        other the plan is kept with an open approval for `reason`, and the run ends as waiting."""
+        wanted, plan_hash = self._store(plan, plan.totals())
+        if wanted is None:
+            self._ask(plan, reason)
+            raise Waiting(f"{reason}: look at the plan and decide with `keeper approvals approve {self._asked}`")
+        self._over(wanted)
+        self._spend(plan_hash)
+        self._authorized = True
+
+    def _store(self, plan: plans.Plan, ceiling: Mapping[str, int]) -> tuple[plans.StoredPlan | None, str]:
+        """Keep what is proposed; the plan this run was asked to do, if any, and the proposal's hash.
+
+        Ends a planning run, and one whose plan is not the one asked for any more.
+        """
         with self._guarded() as connection:
             wanted = plans.stored(connection, self._call.plan_hash) if self._call.plan_hash else None
-            self.proposal = self._propose(plan, wanted.ceiling if wanted else self.task.caps)
+            self.proposal = self._propose(plan, wanted.ceiling if wanted else ceiling)
             plan_hash = plans.store(connection, self.proposal, run_id=self.run_id, now=self.clock.now())
         if self.planning:
             raise Planned(plan)
@@ -226,20 +255,23 @@ class Context:
                 f"the plan {wanted.plan_hash[:12]}… no longer holds (parameters or code changed since): "
                 f"plan again with `keeper run {self.task.name} --plan`"
             )
-        self._backup_gate()
-        over = self.proposal.over()
+        return wanted, plan_hash
+
+    def _over(self, wanted: plans.StoredPlan | None) -> list[str]:
+        """What the run would touch above its ceiling. Raises Refused where its plan has set it."""
+        over = self.proposal.over() if self.proposal else []
         if over and wanted:
             raise Refused(f"the run would touch {', '.join(over)} by now: above what its plan asked for")
-        if over:
-            self._ask(plan, over)
-        if wanted and self._above_caps(wanted.ceiling):
-            with self._guarded() as connection:
-                if not plans.use(connection, plan_hash=plan_hash, run_id=self.run_id, now=self.clock.now()):
-                    raise Refused(
-                        f"the plan {plan_hash[:12]}… is above the task's cap and has no unused approval: "
-                        "`keeper approvals list`"
-                    )
-        self._authorized = True
+        return over
+
+    def _spend(self, plan_hash: str) -> None:
+        """Use the plan's approval up. Raises Refused when it has none that is unused."""
+        with self._guarded() as connection:
+            if not plans.use(connection, plan_hash=plan_hash, run_id=self.run_id, now=self.clock.now()):
+                raise Refused(
+                    f"the plan {plan_hash[:12]}… is more than may be done unasked and has no unused approval: "
+                    "`keeper approvals list`"
+                )
 
     def _propose(self, plan: plans.Plan, ceiling: Mapping[str, int]) -> plans.Proposal:
         return plans.Proposal(
@@ -255,24 +287,21 @@ class Context:
     def _above_caps(self, ceiling: Mapping[str, int]) -> bool:
         return any(ceiling.get(unit, 0) > cap for unit, cap in self.task.caps.items())
 
-    def _ask(self, plan: plans.Plan, over: list[str]) -> None:
+    def _ask(self, plan: plans.Plan, reason: str) -> None:
+        """Open an approval of exactly this plan."""
         totals = plan.totals()
-        ceiling = {unit: max(cap, totals.get(unit, 0)) for unit, cap in self.task.caps.items()}
-        self.proposal = self._propose(plan, ceiling)
+        caps = self.task.caps or totals
+        self.proposal = self._propose(plan, {unit: max(cap, totals.get(unit, 0)) for unit, cap in caps.items()})
         with self._guarded() as connection:
             plan_hash = plans.store(connection, self.proposal, run_id=self.run_id, now=self.clock.now())
-            approval_id = plans.ask(
+            self._asked = plans.ask(
                 connection,
                 task=self.task.name,
                 plan_hash=plan_hash,
                 by=self.actor,
-                reason=f"above the cap: {', '.join(over)}",
+                reason=reason,
                 now=self.clock.now(),
             )
-        raise Refused(
-            f"the run would touch {', '.join(over)}: look at the plan and decide with "
-            f"`keeper approvals approve {approval_id}`"
-        )
 
     def _backup_gate(self) -> None:
         gate = self._settings.backup_gate
@@ -383,6 +412,7 @@ class Context:
         actor: str | None = None,
         planning: bool = False,
         plan_hash: str | None = None,
+        break_glass: bool = False,
     ) -> uuid.UUID:
         """Start another task as a run of its own, with its own lease and row; the request's id.
 
@@ -402,6 +432,7 @@ class Context:
                 params=params,
                 planning=planning,
                 plan_hash=plan_hash,
+                break_glass=break_glass,
                 now=self.clock.now(),
                 request_id=uuid.uuid5(self.run_id, asked),
             )

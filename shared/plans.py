@@ -230,12 +230,19 @@ def decide(
     why: str,
     now: datetime,
     operators: Sequence[str],
+    break_glass: bool = False,
 ) -> Approval:
     """Approve or reject; the approval as decided. Raises Refused when it is not there, decided, expired, or when
     the requester approves although there is another operator, or when who decides is not on the list of operators
-    (an empty list is a laptop's: there anyone is one)."""
-    if operators and by not in operators:
+    (an empty list is a laptop's: there anyone is one).
+
+    With `break_glass` the requester may approve alone, which the audit trail says in so many words.
+    """
+    listed = {operator.casefold() for operator in operators}
+    if listed and by.casefold() not in listed:
         raise Refused("who decides is not on the list of operators (KEEPER_OPERATORS)")
+    if not why.strip():
+        raise Refused("a decision needs a reason: the audit asks for it")
     row = connection.execute(
         select(*_APPROVAL).where(approval.c.approval_id == approval_id).with_for_update()
     ).one_or_none()
@@ -248,8 +255,11 @@ def decide(
         raise Refused(
             f"approval {approval_id} expired at {rfc3339(found.expires_at)}: run the task again for a new one"
         )
-    if approve and found.requested_by == by and len(set(operators)) > 1:
-        raise Refused(f"approval {approval_id} was asked for by {by}: another operator must approve it")
+    alone = approve and found.requested_by.casefold() == by.casefold() and len(listed) > 1
+    if alone and not break_glass:
+        raise Refused(
+            f"approval {approval_id} was asked for by who decides: another operator must approve it, or break the glass"
+        )
     decision = "approved" if approve else "rejected"
     connection.execute(
         update(approval)
@@ -265,7 +275,23 @@ def decide(
         now=now,
         details={"task": found.task, "plan_hash": found.plan_hash},
     )
+    if approve and break_glass:
+        audit.record(
+            connection,
+            actor=by,
+            action="break_glass",
+            subject=str(approval_id),
+            why=why,
+            now=now,
+            details={"task": found.task, "plan_hash": found.plan_hash, "alone": alone},
+        )
     return Approval(*connection.execute(select(*_APPROVAL).where(approval.c.approval_id == approval_id)).one())
+
+
+def approval_of(connection: Connection, approval_id: uuid.UUID) -> Approval | None:
+    """The approval with this id, open or decided."""
+    row = connection.execute(select(*_APPROVAL).where(approval.c.approval_id == approval_id)).one_or_none()
+    return Approval(*row) if row else None
 
 
 def use(connection: Connection, *, plan_hash: str, run_id: uuid.UUID, now: datetime) -> bool:

@@ -101,12 +101,36 @@ def list_approvals(as_json: bool) -> None:
     )
 
 
+@approvals.command("show")
+@click.argument("approval_id", type=click.UUID)
+@_JSON
+def show_approval(approval_id: uuid.UUID, as_json: bool) -> None:
+    """One approval, with the plan it is bound to."""
+    with session() as at, at.database.transaction(read_only=True) as connection:
+        found = plans.approval_of(connection, approval_id)
+        if found is None:
+            raise Refused(f"there is no approval {approval_id}: `keeper approvals list` shows the open ones")
+        plan = plans.stored(connection, found.plan_hash)
+    if as_json:
+        show.document(approval=vars(found), plan=vars(plan))
+        return
+    state = found.decision or ("expired" if found.expires_at <= at.clock.now() else "open")
+    show.console.print(f"{found.task}: {found.reason} ({state})", soft_wrap=True, highlight=False)
+    show.table(
+        f"Plan {found.plan_hash[:12]} as of {plan.as_of:%Y-%m-%d %H:%M:%S} UTC, at most {show.counts(plan.ceiling)}",
+        ["what", "count", "unit", "why"],
+        ((item["what"], item["count"], item["unit"], item["why"]) for item in plan.items),
+        empty="The plan touches nothing.",
+    )
+
+
 @approvals.command()
 @click.argument("approval_id", type=click.UUID)
 @click.option("--why", required=True, help="Why it may be done.")
 @click.option("--run/--no-run", "run_now", default=True, show_default=True, help="Run the approved plan at once.")
+@click.option("--break-glass", is_flag=True, help="Approve alone what you asked for, and pass the backup gate.")
 @_AS
-def approve(approval_id: uuid.UUID, why: str, run_now: bool, actor: str | None) -> None:
+def approve(approval_id: uuid.UUID, why: str, run_now: bool, break_glass: bool, actor: str | None) -> None:
     """Allow exactly the plan APPROVAL_ID is bound to, once."""
     with session(actor) as at:
         with at.database.transaction() as connection:
@@ -118,11 +142,14 @@ def approve(approval_id: uuid.UUID, why: str, run_now: bool, actor: str | None) 
                 why=why,
                 now=at.clock.now(),
                 operators=at.settings.operators,
+                break_glass=break_glass,
             )
         show.console.print(f"approved: {decided.task}, plan {decided.plan_hash[:12]}")
         if not run_now:
             return
-        result = run_by_hand(at, find(at.tasks(), decided.task), plan_hash=decided.plan_hash, why=why)
+        result = run_by_hand(
+            at, find(at.tasks(), decided.task), plan_hash=decided.plan_hash, why=why, break_glass=break_glass
+        )
     show.console.print(
         f"{result.task}: {show.outcome(result.outcome.value)}; {show.counts(dict(result.counts))}", soft_wrap=True
     )

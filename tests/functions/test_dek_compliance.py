@@ -16,12 +16,13 @@ from shared.keys.keyring import Keyring
 from shared.result import Result
 from shared.settings import Settings
 from tests.conftest import ManualClock, RunTask
-from tests.keys.conftest import Endpoint, Write
+from tests.keys.conftest import Write
 from tests.keys.conftest import accounts as accounts
 from tests.keys.conftest import credentials as credentials
 from tests.keys.conftest import keyring as keyring
 from tests.keys.conftest import rotate_keys_at as rotate_keys_at
 from tests.keys.conftest import write as write
+from tests.started import Endpoint
 
 Rows = Callable[..., list[Any]]
 DAY, INSTANT = timedelta(days=1), timedelta(microseconds=1)

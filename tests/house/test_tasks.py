@@ -176,7 +176,6 @@ NOT_YET_BUILT = {
     "rotate_logs",
     "analyze_query_plans",
     "rotate_secrets",
-    "approvals",
 }
 
 

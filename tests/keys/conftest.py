@@ -1,13 +1,7 @@
 """A platform with accounts and credentials, a keyring, and rotate_keys behind an address as its function is."""
 
-import json
-import threading
-import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -16,9 +10,9 @@ from shared.call import by_hand
 from shared.database import Database
 from shared.keys.credentials import Credentials
 from shared.keys.keyring import Keyring
-from shared.laptop.ports import free_ports
 from shared.settings import Settings
 from tests.conftest import NOW, ManualClock, RunTask
+from tests.started import Endpoint, function
 
 ACCOUNTS = ("a1", "a2", "a3")
 
@@ -69,36 +63,8 @@ def read(db: Database, credentials: Credentials) -> Read:
     return get
 
 
-@dataclass
-class Endpoint:
-    """Where a started task is called; the requests it was given."""
-
-    url: str
-    asked: list[uuid.UUID]
-
-
 @pytest.fixture
 def rotate_keys_at(run_task: RunTask) -> Iterator[Endpoint]:
     """rotate_keys behind an address, run as its own role when it is called."""
-    asked: list[uuid.UUID] = []
-
-    class Function(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            asked.append(uuid.UUID(body["run_request"]))
-            result = run_task("rotate_keys", by_hand(asked[-1]))
-            answer = json.dumps(result.document()).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        def log_message(self, *_: Any) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", next(free_ports())), Function)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield Endpoint(f"http://127.0.0.1:{server.server_port}/", asked)
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with function(lambda request: run_task("rotate_keys", by_hand(request))) as endpoint:
+        yield endpoint

@@ -1,0 +1,1 @@
+"""Approvals over HTTP: who may decide what, and what follows."""
