@@ -169,7 +169,6 @@ NOT_YET_BUILT = {
     "scan_dark_web",
     "sync_subscriptions",
     "billing_sync",
-    "delete_account",
     "archive_mockups",
     "purge_objects",
     "cleanup",
