@@ -23,8 +23,9 @@ from shared.clock import rfc3339
 from shared.context import Context
 from shared.objects import Objects
 from shared.redaction import sqlstate
-from shared.retention import held, parquet
+from shared.retention import companions, held, parquet
 from shared.retention.catalogue import Leaf
+from shared.retention.companions import Copy
 from shared.retention.pace import Pace
 from shared.retention.preflight import Target
 from shared.retention.rules import Condition, inlined, quoted
@@ -53,17 +54,18 @@ def archive_rows(ctx: Context, target: Target, leaf: Leaf, *, indexed: bool, pac
     Raises NotArchived, Stopped and GaveWay; what is done by then is done.
     """
     store = store_of(ctx, target.rule)
-    rows, walk = _FIRST_ROWS, _Walk(indexed)
+    most = companions.MOST_ROWS if target.rule.objects else _MOST_ROWS
+    rows, walk = min(_FIRST_ROWS, most), _Walk(indexed)
     while True:
         pace.ready([leaf.oid, target.relation.oid])
         ctx.check()
         taken = _copy_out(ctx, target, leaf, walk, rows)
         if taken is None:
             return
-        copied, done = taken
-        if copied.rows:
-            _archive(ctx, target, leaf, store, copied)
-            rows = min(_MOST_ROWS, rows * 4, max(100, _MOST_BYTES * copied.rows // max(len(copied.data), 1)))
+        versions, done = taken
+        if count := len(versions):
+            size = _archive(ctx, target, leaf, store, versions)
+            rows = min(most, rows * 4, max(100, _MOST_BYTES * count // max(size, 1)))
         if done:
             return
 
@@ -87,7 +89,7 @@ class _Walk:
         self.block = 0
 
 
-def _copy_out(ctx: Context, target: Target, leaf: Leaf, walk: _Walk, rows: int) -> tuple[_Copied, bool] | None:
+def _copy_out(ctx: Context, target: Target, leaf: Leaf, walk: _Walk, rows: int) -> tuple[parquet.Versions, bool] | None:
     """The next rows with their versions, by key; and whether these were the last. None: the table is held."""
     versions = parquet.Versions()
     columns = ", ".join(quoted(c) for c in target.relation.columns)
@@ -105,7 +107,7 @@ def _copy_out(ctx: Context, target: Target, leaf: Leaf, walk: _Walk, rows: int) 
             f" order by {key_order(target.relation.key, target.relation.columns)}) to stdout (format csv)",
             versions,
         )
-    return _Copied(len(versions), *versions.take()), last
+    return versions, last
 
 
 def _span(connection: Connection, target: Target, leaf: Leaf, walk: _Walk, rows: int) -> tuple[Condition, bool]:
@@ -157,10 +159,19 @@ def _span(connection: Connection, target: Target, leaf: Leaf, walk: _Walk, rows:
     )
 
 
-def _archive(ctx: Context, target: Target, leaf: Leaf, store: Objects, copied: _Copied) -> None:
+def _archive(ctx: Context, target: Target, leaf: Leaf, store: Objects, versions: parquet.Versions) -> int:
+    """Archive and delete these rows; the size of their text in bytes."""
     archive_id, rule = uuid.uuid4(), target.rule
     folder = f"{folder_of(target.source)}/{ctx.run_id}/{archive_id}"
     names = {"data": f"{folder}.parquet", "manifest": f"{folder}.json"}
+    copies: tuple[Copy, ...] = ()
+    if rule.objects:
+        seen = parquet.parse(versions.without(()).take()[2], target.relation.columns)
+        taken = companions.take(ctx, target, seen.column(rule.objects.column).to_pylist(), store, folder)
+        versions, copies = versions.without(taken.left), taken.copies
+        if not len(versions):
+            return 0
+    copied = _Copied(len(versions), *versions.take())
     table = parquet.parse(copied.data, target.relation.columns)
     packed = parquet.pack(table)
     keep_days = rule.archive.keep_days if rule.archive else 0
@@ -181,6 +192,7 @@ def _archive(ctx: Context, target: Target, leaf: Leaf, store: Objects, copied: _
             "copy_sha256": hashlib.sha256(copied.data).hexdigest(),
             "written_at": rfc3339(ctx.clock.now()),
             "expires_at": rfc3339(expires_at),
+            **({"objects": [vars(copy) for copy in copies]} if rule.objects else {}),
         },
         indent=1,
     ).encode()
@@ -199,19 +211,23 @@ def _archive(ctx: Context, target: Target, leaf: Leaf, store: Objects, copied: _
         "source": target.source,
         "location": f"{store.location}/{names['manifest']}",
         "items": copied.rows,
-        "bytes": len(packed),
+        "bytes": len(packed) + sum(copy.bytes for copy in copies),
         "sha256": hashlib.sha256(manifest).hexdigest(),
         "cutoff": target.cutoff,
         "written_at": ctx.clock.now(),
         "expires_at": expires_at,
     }
-    if not _delete(ctx, target, leaf, copied, entry):
-        for name in names.values():
+    if not _delete(ctx, target, leaf, copied, entry, copies):
+        for name in (*names.values(), *(f"{folder}/{copy.copy.partition('/')[2]}" for copy in copies)):
             remove(store, name)
+    return len(copied.data)
 
 
-def _delete(ctx: Context, target: Target, leaf: Leaf, copied: _Copied, entry: dict[str, Any]) -> int:
-    """Delete exactly these row versions and enter their archive into the ledger; how many there still were."""
+def _delete(
+    ctx: Context, target: Target, leaf: Leaf, copied: _Copied, entry: dict[str, Any], copies: tuple[Copy, ...]
+) -> int:
+    """Delete exactly these row versions, enter their archive into the ledger and note their objects; how many rows
+    there still were."""
     rule = target.rule.name
     with ctx.begin(lock_timeout_ms=_LOCK_MS, statement_timeout_ms=_STATEMENT_MS) as connection:
         state = held.now(connection, target, ctx.clock.now())
@@ -219,23 +235,24 @@ def _delete(ctx: Context, target: Target, leaf: Leaf, copied: _Copied, entry: di
             return 0
         spared = held.spared(target, state)
         connection.execute(_BY_PLACE)
-        copies = "unnest(cast(:tids as tid[]), cast(:xmins as xid[])) copied(copied_tid, copied_xmin)"
+        these = "unnest(cast(:tids as tid[]), cast(:xmins as xid[])) copied(copied_tid, copied_xmin)"
         same = f"t.ctid = copied_tid and t.xmin = copied_xmin and {spared.sql}"
         binds = {**spared.binds, "tids": copied.tids, "xmins": copied.xmins}
         try:
             with connection.begin_nested():
                 deleted: int = connection.execute(
-                    text(f"delete from only {leaf.name} t using {copies} where {same}"), binds
+                    text(f"delete from only {leaf.name} t using {these} where {same}"), binds
                 ).rowcount
         except DBAPIError as error:
             if sqlstate(error) != _LOCKED:
                 raise
-            free = f"select t.ctid from only {leaf.name} t join {copies} on {same} for update of t skip locked"
+            free = f"select t.ctid from only {leaf.name} t join {these} on {same} for update of t skip locked"
             deleted = connection.execute(
                 text(f"delete from only {leaf.name} t where t.ctid = any(array({free}))"), binds
             ).rowcount
         if deleted:
             connection.execute(insert(archive_manifest).values(**entry))
+            companions.note(connection, target, entry["archive_id"], copies, ctx.clock.now())
         ctx.count(f"{rule}.deleted", deleted)
         ctx.count(f"{rule}.archived", deleted)
         if changed := copied.rows - deleted:

@@ -5,7 +5,7 @@ different. The settings that shape text are fixed, so that the same rows give th
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,12 @@ class Versions:
         tids = b"{" + b'",'.join([tid for _, tid in versions]) + b'"}' if versions else b"{}"
         xmins = b"{" + b",".join([xmin for xmin, _ in versions]) + b"}"
         return tids.decode(), xmins.decode(), b"".join([data for _, data in cut])
+
+    def without(self, left: Collection[int]) -> "Versions":
+        """These rows but those at the places `left`."""
+        others = Versions()
+        others._rows.extend(row for place, row in enumerate(self._rows) if place not in left)
+        return others
 
 
 @dataclass

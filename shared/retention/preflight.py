@@ -50,11 +50,16 @@ class Target:
         """What archives and restored rows call the table."""
         return self.relation.name
 
-    def due(self) -> Condition:
-        """What makes a row due, holds apart: the one condition of plan, archive and delete."""
+    def expired(self) -> Condition:
+        """What makes a row expired, whatever points at it."""
         sql, binds = f"{self.timestamp} < :cutoff", {"cutoff": self.bound}
         if self.rule.where:
             sql += f" and {inner(self.rule.where)}"
+        return Condition(sql, binds)
+
+    def due(self) -> Condition:
+        """What makes a row due, holds apart: the one condition of plan, archive and delete."""
+        sql, binds = self.expired().sql, self.expired().binds
         if self.rule.children == "keep":
             for reference in self.restricting:
                 sql += f" and not exists (select 1 from {reference.child} r where {reference.join('t', 'r')})"
@@ -120,6 +125,8 @@ def _check_table(found: Relation, rule: Rule) -> None:
         raise Unfit(f"{rule.table} is {what}: name the table the rows are in")
     if rule.timestamp not in found.columns:
         raise Unfit(f"table {rule.table} has no column {rule.timestamp}")
+    if rule.objects and rule.objects.column not in found.columns:
+        raise Unfit(f"table {rule.table} has no column {rule.objects.column}, which objects name")
     if found.rls:
         raise Unfit(
             f"row-level security on {rule.table} applies to this role, which would delete fewer rows than are due: "

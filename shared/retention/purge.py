@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from shared.context import Context
 from shared.errors import Partial, Stopped
 from shared.redaction import sqlstate
-from shared.retention import archive, catalogue, duplicates, partitions, preflight, shelf
+from shared.retention import archive, catalogue, companions, duplicates, partitions, preflight, shelf
 from shared.retention.catalogue import Leaf
 from shared.retention.pace import GaveWay, Limits, Pace
 from shared.retention.partitions import Undroppable
@@ -99,11 +99,15 @@ def _keep(ctx: Context, target: Target, pace: Pace, outcome: _Outcome) -> None:
     in_use = 0
     if target.rule.archive:
         shelf.remove_unknown(ctx, target)
+    if target.rule.objects:
+        outcome.failed += companions.finish(ctx, target)
     for leaf, indexed in [*_undropped(ctx, target, pace, outcome), *target.leaves]:
         if target.rule.archive:
             archive.archive_rows(ctx, target, leaf, indexed=indexed, pace=pace)
             continue
         in_use += delete_rows(ctx, target, leaf, indexed=indexed, pace=pace)
+    if target.rule.objects:
+        outcome.failed += companions.finish(ctx, target)
     if in_use:
         ctx.count(f"{name}.in_use", in_use)
         ctx.log.info("left rows that others are at", rule=name, rows=in_use)

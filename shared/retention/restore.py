@@ -17,7 +17,7 @@ from sqlalchemy import Connection, select, text
 from shared import audit, holds
 from shared.database import Database
 from shared.errors import Refused
-from shared.retention import archive, catalogue, parquet, shelf
+from shared.retention import archive, catalogue, companions, parquet, shelf
 from shared.retention.rules import dotted, quoted
 from shared.retention.shelf import NotArchived
 from shared.schema import archive_manifest, legal_hold
@@ -90,6 +90,7 @@ def restore(
         try:
             manifest, place = shelf.read_manifest(entry.location, entry.sha256)
             rows = shelf.read_rows(manifest, place)
+            others = companions.bring_back(manifest, place)  # before the rows: none is to name what is not there
         except NotArchived as broken:
             raise Refused(str(broken)) from broken
         with database.transaction(lock_timeout_ms=_LOCK_MS, statement_timeout_ms=_STATEMENT_MS) as connection:
@@ -98,7 +99,10 @@ def restore(
             found = part.bring_back()
         restored += found.restored
         present += found.present
-        equal = equal and found.equal
+        equal = equal and found.equal and not others
+        if others:
+            key = (manifest["source"], "the object it names was replaced by another of that name")
+            conflicts[key] = conflicts.get(key, 0) + others
         for conflict in found.conflicts:
             key = (conflict.source, conflict.why)
             conflicts[key] = conflicts.get(key, 0) + conflict.rows

@@ -180,6 +180,9 @@ def _exactly(
                 by_child[reference.child] = by_child.get(reference.child, 0) + rows
         items += [Item(f"{rule.name}.{c}", n, why=f"they point at rows of {rule.table}") for c, n in by_child.items()]
     notes = [f"{rows} rows of {r.child} point at what goes ({r.constraint})" for r, rows in fans.items() if rows]
+    notes += _kept_by_children(connection, target)
+    if rule.objects:
+        notes.append(f"{rule.objects.column} names objects of {rule.objects.place}: they are archived and go as well")
     return _Found(items, notes, kept)
 
 
@@ -219,6 +222,23 @@ def _fan_out(connection: Connection, target: Target) -> dict[Reference, int]:
                 "say children: keep, or children: delete"
             )
     return found
+
+
+def _kept_by_children(connection: Connection, target: Target) -> list[str]:
+    """Which expired rows stay because others point at them, in words."""
+    said = []
+    expired = target.expired()
+    for reference in target.restricting if target.rule.children == "keep" else ():
+        rows = connection.execute(
+            text(
+                f"select count(*) from {target.relation.name} t where {expired.sql}"
+                f" and exists (select 1 from {reference.child} r where {reference.join('t', 'r')})"
+            ),
+            expired.binds,
+        ).scalar_one()
+        if rows:
+            said.append(f"{rows} expired rows stay: rows of {reference.child} point at them ({reference.constraint})")
+    return said
 
 
 def _gone_after(ctx: Context, target: Target) -> str:

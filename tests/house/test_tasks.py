@@ -103,7 +103,6 @@ KEPT = {
 }
 # Purged by a task that is not built yet.
 TO_COME = {
-    "mockup": "archive_mockups, 12 months",
 }
 
 
@@ -169,7 +168,6 @@ NOT_YET_BUILT = {
     "scan_dark_web",
     "sync_subscriptions",
     "billing_sync",
-    "archive_mockups",
     "purge_objects",
     "cleanup",
     "rotate_logs",
