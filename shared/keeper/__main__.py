@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from shared import logs
 from shared.database import ending_of
 from shared.errors import OUTCOMES, ConfigurationError, Ending, Outcome
-from shared.keeper import docs, doctor, new, operate, outbox, restore, setup, show, tasks
+from shared.keeper import backup, docs, doctor, new, operate, outbox, restore, setup, show, tasks
 from shared.redaction import describe, redact
 from shared.strict_yaml import ManifestError
 
@@ -32,6 +32,7 @@ for command in (
     tasks.history,
     tasks.cancel,
     restore.restore,
+    backup.backup,
     new.new,
     setup.migrate,
     setup.up,

@@ -124,10 +124,7 @@ def run(
         result = run_by_hand(
             at, found, planning=planning, plan_hash=plan_hash, params=overrides, why=why, break_glass=break_glass
         )
-    if as_json:
-        click.echo(json.dumps(result.document(), ensure_ascii=False))
-    else:
-        _say(result)
+    say(result, as_json=as_json)
     sys.exit(OUTCOMES[result.outcome].exit)
 
 
@@ -200,7 +197,11 @@ def _full_hash(connection: Any, beginning: str) -> str:
     return found[0] if found else beginning
 
 
-def _say(result: Result) -> None:
+def say(result: Result, *, as_json: bool) -> None:
+    """Tell how a run ended: its plan where it has one to show, its counts, its trouble."""
+    if as_json:
+        click.echo(json.dumps(result.document(), ensure_ascii=False))
+        return
     if result.plan and result.outcome in (Outcome.PLANNED, Outcome.REFUSED):
         show.table(
             f"Plan of {result.task}, as of {result.plan['as_of']}",
