@@ -32,7 +32,7 @@ from shared.errors import Outcome
 SCHEMA = "groundskeeper"
 
 # The newest migration of the branch `groundskeeper`: code refuses a database at any other.
-VERSION = "0008"
+VERSION = "0009"
 
 metadata = MetaData(
     schema=SCHEMA,
@@ -444,4 +444,30 @@ scan_state = Table(
     Column("not_before", Moment),
     Column("finished_at", Moment),
     Column("updated_at", Moment, nullable=False),
+)
+
+# How far each secret's rotation has come; never a value. One that is open keeps the next from beginning.
+secret_rotation = Table(
+    "secret_rotation",
+    metadata,
+    Column("rotation_id", Uuid, primary_key=True),
+    Column("secret", Text, nullable=False),
+    Column("rotator", Text, nullable=False),
+    Column("run_id", Uuid, nullable=False),  # the approved run that began it
+    Column("step", String(11), nullable=False),
+    Column("old_version", Text),
+    Column("new_version", Text),
+    Column("details", JSONB, nullable=False, server_default=text("'{}'")),  # names of logins and endpoints
+    Column("started_at", Moment, nullable=False),
+    Column("promoted_at", Moment),
+    Column("disabled_at", Moment),
+    Column("ended_at", Moment),
+    Column("error", Text),
+    CheckConstraint("step in ('started', 'promoted', 'disabled', 'destroyed', 'rolled_back')", name="step"),
+)
+Index(
+    "uq_secret_rotation_open",
+    secret_rotation.c.secret,
+    unique=True,
+    postgresql_where=secret_rotation.c.ended_at.is_(None),
 )

@@ -99,6 +99,7 @@ KEPT = {
     "groundskeeper.feed_state": "one row a feed",
     "groundskeeper.feed_reject": "at most a thousand rows a feed, replaced with each copy",
     "groundskeeper.scan_state": "one row a scan",
+    "groundskeeper.secret_rotation": "a few rows a month: which secret was replaced when",
     "groundskeeper.task_attempt": "goes with its task_run by cascade",
 }
 # Purged by a task that is not built yet.
