@@ -10,15 +10,21 @@ help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Sets up again only when a pin or the project file changed.
-$(VENV)/ready: requirements.txt requirements-dev.txt pyproject.toml
+$(VENV)/ready: requirements.txt requirements-dev.txt requirements-train.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Groundskeeper needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-train.txt \
+	  || echo "torch is not to be had here: training will be unavailable, everything else works"
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 .PHONY: setup
 setup: $(VENV)/ready ## Install everything the laptop needs into .venv
+
+.PHONY: lighthouse
+lighthouse: ## Install Lighthouse for page scans (needs npm; Chromium comes from your system)
+	cd images/lighthouse && npm ci --omit=dev --ignore-scripts --no-audit --no-fund
 
 .PHONY: up
 up: setup ## Run the whole plane here (ONCE=1: every task once, then stop; DEMO=0: no demo data)

@@ -25,14 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import pycurl
+from shared.telemetry.copying import copy
 from sqlalchemy import text
 
 from bench.measure import Ratio, Series, alternate, report
+from shared.addresses import Reach
 from shared.clock import SystemClock
 from shared.manifest import FUNCTIONS, ROOT
 from shared.settings import read
-from shared.telemetry.addresses import Reach
-from shared.telemetry.copying import copy
 from shared.telemetry.prober import Prober
 from shared.telemetry.probes import Limits, Manners, Probe, Verdict
 from shared.telemetry.resolver import Resolver

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import certifi
 
+from shared.addresses import Reach
 from shared.errors import Partial, Unavailable
 from shared.task import Context, entrypoint
-from shared.telemetry.addresses import Reach
 from shared.telemetry.prober import Prober
 from shared.telemetry.probes import Limits, Manners
 from shared.telemetry.resolver import Resolver

@@ -9,8 +9,8 @@ from datetime import datetime
 
 import pycurl
 
+from shared.addresses import Forbidden, Pin, Reach, pin
 from shared.clock import Clock
-from shared.telemetry.addresses import Forbidden, Pin, Reach, pin
 from shared.telemetry.probes import Finding, Limits, Manners, Probe, Verdict, words_of
 from shared.telemetry.resolver import Answer, Resolver
 from shared.telemetry.targets import BadTarget, Target, redirected

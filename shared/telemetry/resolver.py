@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pycares
 
-from shared.telemetry.addresses import Forbidden, Pin, Reach, pin
+from shared.addresses import Forbidden, Pin, Reach, pin
 
 # c-ares tries twice, doubling: one lost packet is no outage (blackbox_exporter #1436).
 _TRIES = 2

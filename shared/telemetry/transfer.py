@@ -14,7 +14,7 @@ from typing import Any
 
 import pycurl
 
-from shared.telemetry.addresses import Pin
+from shared.addresses import Pin
 from shared.telemetry.probes import Limits
 from shared.telemetry.targets import Target
 

@@ -162,7 +162,6 @@ SEED_ROWS = {
     "/approvals": "approvals",
 }
 NOT_YET_BUILT = {
-    "lighthouse_scan",
     "ml_events",
     "train_all_models",
     "fetch_threat_intel",

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from shared.addresses import Reach
 from shared.clock import Clock, SystemClock
-from shared.telemetry.addresses import Reach
 from shared.telemetry.prober import Prober
 from shared.telemetry.probes import Finding, Limits, Manners, Probe
 from shared.telemetry.resolver import Resolver

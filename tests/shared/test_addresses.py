@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.telemetry.addresses import Forbidden, Pin, Reach, pin
+from shared.addresses import Forbidden, Pin, Reach, pin
 
 
 @pytest.mark.parametrize(
