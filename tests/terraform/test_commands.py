@@ -1,11 +1,13 @@
 """The real terraform on the files as they are: format, validity, its own tests."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.terraform.conftest import Scratch
-from tests.terraform.workspace import ROOT, TERRAFORM, Plan, Workspace
+from tests.terraform.conftest import EVERYTHING, Scratch
+from tests.terraform.workspace import BASIC, BOOTSTRAP, FIXTURES, ROOT, TERRAFORM, Plan, Workspace
 
 
 def test_files_are_in_terraforms_format(terraform_env: Mapping[str, str]) -> None:
@@ -21,6 +23,25 @@ def test_the_plane_and_its_bootstrap_are_valid(real: Plan, bootstrap: Plan, terr
 def test_terraforms_own_tests_pass(module: str, scratch: Scratch) -> None:
     done = scratch(module=module).run("test", "-no-color")
     assert " 0 failed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("functions", "module", "variables"),
+    [
+        pytest.param(None, "terraform", BASIC, id="real", marks=pytest.mark.full),
+        pytest.param(FIXTURES, "terraform", EVERYTHING, id="fixtures", marks=pytest.mark.full),
+        pytest.param(None, "terraform/bootstrap", BOOTSTRAP, id="bootstrap"),
+    ],
+)
+def test_a_second_plan_changes_nothing(
+    functions: Path | None, module: str, variables: Mapping[str, Any], scratch: Scratch
+) -> None:
+    made = scratch(functions, module)
+    if "TF_CLI_CONFIG_FILE" not in made.env:
+        pytest.skip("not run: applying needs the offline mirror's stand-in provider")
+    made.plan(variables)
+    made.run("apply", "-input=false", "-no-color", "plan.bin")
+    assert "No changes." in made.plan(variables).stdout
 
 
 def test_no_module_or_provider_is_taken_from_elsewhere() -> None:

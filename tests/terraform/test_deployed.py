@@ -6,7 +6,6 @@ import inspect
 import re
 import sys
 from importlib.metadata import packages_distributions, requires
-from pathlib import Path
 from urllib.parse import unquote
 
 import pytest

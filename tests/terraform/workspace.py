@@ -182,12 +182,11 @@ def copy(
 
 @dataclass(frozen=True)
 class Plan:
-    """What was planned, and how a second plan after applying it (with the mirror's provider) ended."""
+    """What was planned."""
 
     document: Mapping[str, Any]
     folder: Path
     functions: Path
-    second: str
 
     @property
     def resources(self) -> list[Resource]:
