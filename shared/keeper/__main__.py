@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from shared import logs
 from shared.database import ending_of
 from shared.errors import OUTCOMES, ConfigurationError, Ending, Outcome
-from shared.keeper import backup, docs, doctor, new, operate, outbox, restore, setup, show, tasks
+from shared.keeper import backup, docs, doctor, new, operate, outbox, restore, setup, show, simulate, tasks
 from shared.redaction import describe, redact
 from shared.strict_yaml import ManifestError
 
@@ -42,6 +42,7 @@ for command in (
     operate.hold,
     outbox.outbox,
     doctor.doctor,
+    simulate.simulate,
     docs.docs,
 ):
     keeper.add_command(command)

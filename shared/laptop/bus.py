@@ -118,6 +118,14 @@ def declare(port: int, project: str, tasks: Mapping[str, Task], endpoint: Callab
             _subscribe(topics, subscriptions, project, subscribed)
 
 
+def declare_topics(port: int, project: str, tasks: Mapping[str, Task]) -> None:
+    """Make the topics `tasks` publish to, with nobody who listens: for who needs no more than a broker that takes."""
+    topics, subscriptions = _clients(port)
+    with topics, subscriptions:
+        for name in sorted({name for task in tasks.values() for name in task.publishes}):
+            _topic(topics, project, name)
+
+
 def _topic(topics: PublisherClient, project: str, name: str) -> str:
     path: str = topics.topic_path(project, name)
     _unless_there(lambda: topics.create_topic(name=path))

@@ -241,7 +241,7 @@ def test_a_backlog_and_an_old_row_are_told_unless_a_hold_keeps_them(
             text(
                 "insert into outbox_event (id, topic, payload, created_at) values (gen_random_uuid(), 't', '{}', :at)"
             ),
-            {"at": NOW - timedelta(minutes=11)},
+            {"at": NOW - timedelta(minutes=16)},
         )
         connection.execute(
             text(

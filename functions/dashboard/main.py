@@ -1,0 +1,91 @@
+"""Shows operators what the plane did, does and will do, and takes their decisions.
+
+Every page is made on the server and reads without JavaScript; every form is bound to the session and kept in the
+operators' audit. It never deletes anything itself, never decides in anybody's place, and shows nobody but operators.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from shared.call import Request
+from shared.console.page import Answer, door, redirect
+from shared.console.person import cookie_of, form_token, session_cookie, visitor
+from shared.console.routes import Console, answer, form_of
+from shared.errors import Refused, Retry, Unavailable
+from shared.identity import Identity, NotAllowed, NotSignedIn
+from shared.manifest import load_all
+from shared.task import Context, entrypoint
+
+
+@dataclass(frozen=True)
+class Kept:
+    telemetry_days: int
+
+
+@dataclass(frozen=True)
+class Params:
+    docs: str
+    sign_in: Literal["cloud", "always"]
+    api_key: str
+    endpoint: str
+    session_hours: int
+    kept: Kept
+
+
+def run(ctx: Context, params: Params) -> dict[str, int]:
+    if ctx.request is None:
+        raise Refused("the console is opened in a browser, at /console")
+    made = _answer(ctx, params, ctx.request)
+    ctx.respond(made.status, made.body.encode(), "text/html; charset=utf-8", made.headers)
+    return {"bytes": len(made.body)}
+
+
+def _answer(ctx: Context, params: Params, request: Request) -> Answer:
+    if request.path in ("", "/"):
+        return redirect("/console")
+    try:
+        if (request.method, request.path) == ("POST", "/console/session"):
+            return _sign_in(ctx, params, request)
+        if (request.method, request.path) == ("POST", "/console/sign-out"):
+            return _sign_out(ctx, request)
+        who = visitor(request, ctx.settings, ctx.clock, open_here=params.sign_in == "cloud")
+        return answer(Console(ctx, load_all(ctx.task.folder.parent), who, params.docs), request)
+    except NotSignedIn as reason:
+        return _door(params, 401, str(reason))
+    except NotAllowed as reason:
+        return _door(params, 403, str(reason))
+    except (Retry, Unavailable) as reason:
+        return _door(params, 503, str(reason))
+
+
+def _door(params: Params, status: int, said: str) -> Answer:
+    return door(status=status, said=said, key=params.api_key, endpoint=params.endpoint)
+
+
+def _sign_in(ctx: Context, params: Params, request: Request) -> Answer:
+    """A session for an operator's ID token that was made within the last minutes. A form of another site can send
+    neither of its headers."""
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    if kind != "Bearer" or request.headers.get("x-console") != "sign-in":
+        return Answer(400, "expected an ID token")
+    identity = Identity(ctx.settings, ctx.clock)
+    try:
+        identity.require_operator(identity.by_token(token, fresh_within=timedelta(minutes=5)))
+        hours = timedelta(hours=params.session_hours)
+        cookie = identity.cookie(token, expires_in=hours)
+    except (NotSignedIn, NotAllowed) as reason:
+        return Answer(403, str(reason))
+    secure = ctx.settings.in_cloud
+    set_cookie = session_cookie(cookie, secure=secure, seconds=int(hours.total_seconds()))
+    return Answer(204, "", {"Set-Cookie": set_cookie, "Cache-Control": "no-store"})
+
+
+def _sign_out(ctx: Context, request: Request) -> Answer:
+    session = cookie_of(request)
+    if form_of(request).get("token") != form_token(session):
+        return redirect("/console")
+    return redirect("/console", {"Set-Cookie": session_cookie("", secure=ctx.settings.in_cloud, seconds=0)})
+
+
+main = entrypoint(__file__, run)

@@ -1,0 +1,1 @@
+"""The operators' console: HTML made on the server, readable without JavaScript."""

@@ -1,0 +1,45 @@
+"""Moments, spans and numbers as a page says them."""
+
+from datetime import UTC, datetime, timedelta
+
+from markupsafe import Markup
+
+from shared.clock import rfc3339
+from shared.manifest import Cron, Every, Http, Topic, Trigger
+
+
+def moment(value: datetime | None) -> Markup:
+    """A time element in UTC; the page's script adds the reader's own zone."""
+    if value is None:
+        return Markup("–")
+    at = value.astimezone(UTC).replace(microsecond=0)
+    return Markup('<time datetime="{iso}">{said} UTC</time>').format(iso=rfc3339(at), said=at.strftime("%d %b %H:%M"))
+
+
+def span(value: timedelta | float | None) -> str:
+    """A span as people say it."""
+    if value is None:
+        return "–"
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def number(value: int | None) -> str:
+    """A whole number with thin groups."""
+    return "–" if value is None else f"{value:,}"
+
+
+def trigger(one: Trigger) -> str:
+    """What starts a task."""
+    match one:
+        case Cron(expression):
+            return f"cron {expression}"
+        case Every(seconds):
+            return f"every {seconds} s"
+        case Topic(name):
+            return f"topic {name}"
+        case Http(path, methods):
+            return f"{'/'.join(methods)} {path}"

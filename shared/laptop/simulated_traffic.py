@@ -1,0 +1,148 @@
+"""The demo's traffic while a month is simulated, and what must be true of its rows in the end."""
+
+import json
+import random
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+
+from shared.database import Database
+from shared.manifest import Task
+from shared.migrations import run as migrations
+from shared.platform import demo
+from shared.platform.partitions import create_ahead
+from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from shared.laptop.simulation import Invariant
+
+# Rows an hour.
+_REQUESTS, _DEEDS, _CONSENTS, _EVENTS = 40, 8, 3, 6
+
+# Tables whose rows are counted in and out, with the rows an hour.
+_HOURLY = {"audit_log": _DEEDS, "cookie_consent": _CONSENTS}
+COUNTED = tuple(_HOURLY)
+
+
+def prepare(database: Database, settings: Settings, now: datetime, objects: Path) -> None:
+    """A migrated, stamped database with the demo's data, as of `now`."""
+    for branch in ("groundskeeper", "platform"):
+        migrations.upgrade(database.engine, branch)
+    migrations.stamp_environment(database.engine, settings.project, settings.livemode, now)
+    demo.seed(database.engine, now, objects_dir=objects)
+
+
+def hour(database: Database, start: datetime, chance: random.Random) -> None:
+    """What customers do in the hour after `start`."""
+    moments = [start + timedelta(seconds=chance.randrange(3600)) for _ in range(_REQUESTS)]
+    with database.transaction() as connection:
+        create_ahead(connection, start, 2)
+        services = connection.execute(
+            text("select id, account_id, url from monitored_service order by id limit 20")
+        ).all()
+        requests = [
+            {"at": at, "service": s.id, "account": s.account_id, "url": s.url, "ms": chance.uniform(20, 400),
+             "status": 500 if chance.random() < 0.02 else 200}
+            for at in moments
+            for s in (chance.choice(services),)
+        ]  # fmt: skip
+        connection.execute(
+            text("""
+            insert into endpoints (last_tested, id, account_id, service_id, url, status_code, response_time, is_active)
+            values (:at, gen_random_uuid(), :account, :service, :url, :status, :ms, true)"""),
+            requests,
+        )
+        connection.execute(
+            text("insert into audit_log (actor, action, created_at) values ('user', 'login', :at)"),
+            [{"at": at} for at in moments[:_DEEDS]],
+        )
+        connection.execute(
+            text("""
+            insert into cookie_consent (visitor_id, choices, policy_version, created_at)
+            values (gen_random_uuid(), '{}', '1', :at)"""),
+            [{"at": at} for at in moments[:_CONSENTS]],
+        )
+        connection.execute(
+            text("""
+            insert into outbox_event (id, topic, payload, created_at)
+            values (gen_random_uuid(), 'app-events', cast(:payload as jsonb), :at)"""),
+            [{"at": at, "payload": _payload(n)} for n, at in enumerate(moments[:_EVENTS])],
+        )
+
+
+def _payload(number: int) -> str:
+    return json.dumps({"type": "simulated", "data": {"n": number}, "account_id": None})
+
+
+def totals(database: Database) -> dict[str, int]:
+    """How many rows the counted tables hold."""
+    with database.transaction(read_only=True) as connection:
+        return {
+            table: connection.execute(text(f"select count(*) from {table}")).scalar_one()  # noqa: S608 - our names
+            for table in COUNTED
+        }
+
+
+def invariants(
+    database: Database, before: Mapping[str, int], tasks: Mapping[str, Task], *, hours: int, now: datetime
+) -> "list[Invariant]":
+    """What was promised of the rows, and what was found."""
+    found = [_nothing_left_running(database)]
+    if "db_cleanup" in tasks:
+        found += _counted(database, before, hours)
+        found.append(_kept_too_long(database, tasks["db_cleanup"], now))
+    return found
+
+
+def _one(database: Database, sql: str, **binds: Any) -> Any:
+    with database.transaction(read_only=True) as connection:
+        return connection.execute(text(sql), binds).scalar_one()
+
+
+def _nothing_left_running(database: Database) -> "Invariant":
+    from shared.laptop.simulation import Invariant
+
+    left = _one(database, "select count(*) from groundskeeper.task_attempt where ended_at is null")
+    return Invariant("no run is left without an ending", left == 0, f"{left} attempts hold a lease")
+
+
+def _counted(database: Database, before: Mapping[str, int], hours: int) -> "list[Invariant]":
+    from shared.laptop.simulation import Invariant
+
+    found = []
+    for table in COUNTED:
+        deleted = _one(
+            database,
+            """
+            select coalesce(sum(cast(counts ->> :key as bigint)), 0) from groundskeeper.task_run
+             where task = 'db_cleanup'""",
+            key=f"{table}.deleted",
+        )
+        left = _one(database, f"select count(*) from {table}")  # noqa: S608 - our names
+        written = before[table] + hours * _HOURLY[table]
+        found.append(
+            Invariant(
+                f"{table}: every row that came is there or was counted when it was deleted",
+                written == left + deleted,
+                f"{written} written, {left} there, {deleted} deleted",
+            )
+        )
+    return found
+
+
+def _kept_too_long(database: Database, task: Task, now: datetime) -> "Invariant":
+    """No row is there a day after its time, but for those on hold."""
+    from shared.laptop.simulation import Invariant
+
+    over = []
+    for table in COUNTED:
+        rule = next(r for r in task.params["rules"] if r["table"] == table)
+        limit = now - timedelta(days=rule["keep_days"] + 1)
+        held = _one(database, "select count(*) from groundskeeper.legal_hold where released_at is null")
+        old = _one(database, f"select count(*) from {table} where created_at < :limit", limit=limit)  # noqa: S608
+        if old and not held:
+            over.append(f"{table} {old}")
+    return Invariant("nothing is kept a day longer than its class allows", not over, ", ".join(over) or "nothing")

@@ -1,0 +1,328 @@
+"""dashboard: every page, every form, nobody but operators, and nothing a page shows can run."""
+
+import json
+import re
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlencode
+
+import pytest
+from sqlalchemy import text
+
+from shared import pauses, plans
+from shared.call import Reply, Request, by_hand, of_request
+from shared.console.person import form_token
+from shared.database import Database
+from shared.errors import Outcome
+from shared.laptop.ports import free_ports
+from shared.manifest import Http, load_all
+from shared.settings import Settings
+from tests.conftest import NOW, ManualClock, RunTask
+
+Rows = Callable[..., list[Any]]
+HOST = {"host": "127.0.0.1:8080"}
+SESSION = "a-session-of-a-test"
+
+
+class Browser:
+    """Asks the console as a browser would, without following redirects."""
+
+    def __init__(self, run_task: RunTask, settings: Settings) -> None:
+        self._run_task, self.settings = run_task, settings
+        self.cookie = SESSION
+
+    def ask(self, method: str, path: str, body: str = "", **headers: str) -> Reply:
+        """The answer; the run must have ended well."""
+        path, _, query = path.partition("?")
+        pairs = dict(part.split("=", 1) for part in query.split("&") if part)
+        sent = {**HOST, "cookie": f"__session={self.cookie}", **headers}
+        request = Request(method, path, pairs, {k: v for k, v in sent.items() if v}, body.encode())
+        call = of_request(request, Http("/console/**", ("GET", "POST"), "operator", "a test"))
+        result = self._run_task("dashboard", call, using=self.settings)
+        assert result.outcome == Outcome.OK, result.error
+        assert result.reply is not None
+        return result.reply
+
+    def see(self, path: str) -> str:
+        """The page's HTML."""
+        answer = self.ask("GET", path)
+        assert answer.status == 200, answer.body
+        return answer.body.decode()
+
+    def send(self, path: str, **fields: str) -> Reply:
+        """Post a form of ours."""
+        return self.ask("POST", path, urlencode({"token": form_token(self.cookie), **fields}))
+
+
+@pytest.fixture
+def targets(run_task: RunTask) -> Iterator[dict[str, str]]:
+    """Every task behind an address, run as its own role when called there."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            run_task(self.path.strip("/"), by_hand(uuid.UUID(asked["run_request"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", next(free_ports())), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield {name: f"http://127.0.0.1:{server.server_port}/{name}" for name in load_all()}
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def browser(run_task: RunTask, settings: Settings, targets: dict[str, str]) -> Browser:
+    return Browser(run_task, replace(settings, targets=targets))
+
+
+@pytest.fixture
+def expired(db: Database) -> None:
+    """Three cookie consents that db_cleanup deletes."""
+    with db.transaction() as connection:
+        connection.execute(
+            text("""
+            insert into cookie_consent (visitor_id, choices, policy_version, created_at)
+            select 'v' || n, '{}', '1', :at from generate_series(1, 3) n"""),
+            {"at": NOW - timedelta(days=40)},
+        )
+
+
+def put(db: Database, task: str, outcome: str, *, error: str | None = None) -> uuid.UUID:
+    """A run of the last hour."""
+    run_id = uuid.uuid4()
+    with db.transaction() as connection:
+        connection.execute(
+            text("""
+            insert into groundskeeper.task_run
+                   (run_id, task, run_key, trigger, outcome, counts, error, actor, code_version, started_at,
+                    finished_at)
+            values (:id, :task, cast(:id as text), 'cron', :outcome, '{"rows": 1234}', :error, 'scheduler', 'v', :at,
+                    :at)"""),
+            {"id": run_id, "task": task, "outcome": outcome, "error": error, "at": NOW - timedelta(minutes=30)},
+        )
+    return run_id
+
+
+PAGES = ["", "/tasks/db_cleanup", "/approvals", "/holds", "/retention", "/backups", "/incidents", "/models"]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_every_page_opens_where_nothing_has_happened_yet(browser: Browser, path: str) -> None:
+    page = browser.see(f"/console{path}")
+    assert page.startswith("<!doctype html>")
+    assert page.count("<h1>") == 1
+
+
+def test_the_first_page_shows_every_task_and_trouble_first(browser: Browser, db: Database) -> None:
+    put(db, "db_cleanup", "ok")
+    put(db, "vacuum_analyze", "partial", error="2 failed: a; b")
+    page = browser.see("/console")
+    shown = re.findall(r'class="task"><a href="/console/tasks/(\w+)"', page)
+    assert sorted(shown) == sorted(set(load_all()) - {"dashboard"})
+    assert shown[0] == "vacuum_analyze"
+    assert "2 failed: a; b" in page
+    assert "rows 1,234" in page
+    assert "o-partial" in page
+
+
+def test_no_page_runs_or_loads_anything_but_its_own(browser: Browser, db: Database) -> None:
+    run_id = put(db, "db_cleanup", "failed", error="<script>alert(1)</script>\"'><img src=x onerror=alert(1)>")
+    for path in (*PAGES, f"/runs/{run_id}"):
+        answer = browser.ask("GET", f"/console{path}")
+        policy, page = answer.headers["Content-Security-Policy"], answer.body.decode()
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert answer.headers["Cache-Control"] == "private, no-store"
+        assert page.count("<script") == 1
+        assert not re.search(r"<[^>]* (style|on\w+)=", page)
+        assert not re.search(r'(src|href|action)="(?!/console|#|data:,|docs/)', page)
+
+
+def test_a_page_nobody_has_is_not_found(browser: Browser) -> None:
+    nowhere = ("/x", "/tasks/no_such_task", f"/runs/{uuid.uuid4()}", "/runs/1", "/tasks/db_cleanup?before=x")
+    for path in nowhere:
+        assert browser.ask("GET", f"/console{path}").status == 404, path
+    assert browser.send("/console/tasks/no_such_task/run", why="x").status == 404
+
+
+@pytest.mark.parametrize(
+    ("cookie", "fields", "headers"),
+    [
+        (SESSION, {}, {}),
+        (SESSION, {"token": ""}, {}),
+        (SESSION, {"token": form_token("another session")}, {}),
+        ("", {"token": form_token("")}, {}),
+        (SESSION, {"token": form_token(SESSION)}, {"origin": "https://evil.example"}),
+    ],
+)
+def test_a_form_that_is_not_of_this_session_does_nothing(
+    browser: Browser, rows: Rows, cookie: str, fields: dict[str, str], headers: dict[str, str]
+) -> None:
+    browser.cookie = cookie
+    answer = browser.ask("POST", "/console/tasks/all/pause", urlencode({"why": "x", **fields}), **headers)
+    assert answer.status == 409
+    assert rows("select * from groundskeeper.pause") == []
+
+
+def test_another_name_for_this_machine_is_turned_away(browser: Browser) -> None:
+    answer = browser.ask("GET", "/console", host="evil.example:8080")
+    assert answer.status == 403
+    assert b"db_cleanup" not in answer.body
+
+
+def test_where_signing_in_is_asked_for_a_stranger_sees_the_door_only(run_task: RunTask, settings: Settings) -> None:
+    using = replace(settings, environ={**settings.environ, "CONSOLE_SIGN_IN": "always", "FIREBASE_API_KEY": "web-key"})
+    stranger = Browser(run_task, using)
+    stranger.cookie = ""
+    for path in PAGES:
+        answer = stranger.ask("GET", f"/console{path}")
+        assert answer.status == 401
+        assert b"db_cleanup" not in answer.body
+    assert b'data-key="web-key"' in answer.body
+    assert "connect-src 'self' https://identitytoolkit.googleapis.com;" in answer.headers["Content-Security-Policy"]
+    assert stranger.ask("POST", "/console/tasks/all/pause", "why=x").status == 401
+    assert stranger.ask("POST", "/console/session", "").status == 400
+
+
+@pytest.mark.usefixtures("expired")
+def test_plan_now_shows_the_plan_and_doing_exactly_it_deletes(browser: Browser, rows: Rows) -> None:
+    answer = browser.send("/console/tasks/db_cleanup/plan")
+    assert answer.status == 303
+    page = browser.see(answer.headers["Location"])
+    assert "cookie_consent" in page
+    assert len(rows("select * from cookie_consent")) == 3
+    action = re.search(r'action="(/console/tasks/db_cleanup/run\?plan=\w+)"', page)
+    assert action
+    answer = browser.send(action[1], why="the plan is right")
+    assert "b-ok" in browser.see(answer.headers["Location"])
+    assert rows("select * from cookie_consent") == []
+    assert [(r.action, r.subject, r.why) for r in rows("select * from groundskeeper.operator_audit")] == [
+        ("run", "db_cleanup", "the plan is right")
+    ]
+
+
+@pytest.mark.usefixtures("expired")
+def test_run_now_needs_a_reason(browser: Browser, rows: Rows) -> None:
+    assert browser.send("/console/tasks/db_cleanup/run", why="  ").status == 409
+    assert rows("select * from groundskeeper.run_request") == []
+    answer = browser.send("/console/tasks/db_cleanup/run", why="now")
+    page = browser.see(answer.headers["Location"])
+    assert "b-ok" in page
+    assert rows("select actor from groundskeeper.task_run where task = 'db_cleanup'")[0].actor == "operator"
+
+
+def test_pausing_everything_leaves_the_console_open_to_resume(browser: Browser, rows: Rows, run_task: RunTask) -> None:
+    assert browser.send("/console/tasks/all/pause", why="incident 7").status == 303
+    assert run_task("db_cleanup").outcome == Outcome.STOPPED
+    page = browser.see("/console")
+    assert "Everything is paused" in page
+    assert "incident 7" in page
+    assert browser.send("/console/tasks/all/resume", why="over").status == 303
+    assert rows("select * from groundskeeper.pause") == []
+    assert [r.action for r in rows("select action from groundskeeper.operator_audit order by audit_id")] == [
+        "pause",
+        "resume",
+    ]
+
+
+def test_a_pause_from_outside_the_database_leaves_the_console_open_too(browser: Browser) -> None:
+    browser.settings = replace(browser.settings, paused="the database is being moved")
+    assert "the database is being moved" in browser.see("/console")
+
+
+def test_one_task_is_paused_and_resumed(browser: Browser, db: Database) -> None:
+    browser.send("/console/tasks/db_cleanup/pause", why="looking")
+    assert "b-paused" in browser.see("/console")
+    assert "Paused by operator: looking" in browser.see("/console/tasks/db_cleanup")
+    browser.send("/console/tasks/db_cleanup/resume", why="looked")
+    with db.transaction() as connection:
+        assert pauses.in_force(connection, NOW) == []
+
+
+@pytest.fixture
+def waiting(db: Database, run_task: RunTask, expired: None) -> uuid.UUID:
+    """An approval that db_cleanup asked for."""
+    with db.transaction() as connection:
+        connection.execute(
+            text("""
+            insert into audit_log (actor, action, created_at)
+            select 'user', 'x', :at from generate_series(1, 10)"""),
+            {"at": NOW - timedelta(days=40)},
+        )
+    assert run_task("db_cleanup", planning=True).outcome == Outcome.PLANNED
+    with db.transaction() as connection:
+        planned = connection.execute(text("select plan_hash from groundskeeper.plan")).scalar_one()
+        return plans.ask(connection, task="db_cleanup", plan_hash=planned, by="scheduler", reason="above", now=NOW)
+
+
+def test_an_approval_shows_its_plan_and_is_decided_once(browser: Browser, rows: Rows, waiting: uuid.UUID) -> None:
+    page = browser.see("/console/approvals")
+    assert "1 plan waits" in page
+    assert "cookie_consent" in page
+    answer = browser.send(f"/console/approvals/{waiting}/approve", why="counted by hand")
+    assert answer.status == 303
+    decided = rows("select decision, decided_by, why from groundskeeper.approval")
+    assert [tuple(r) for r in decided] == [("approved", "operator", "counted by hand")]
+    assert browser.send(f"/console/approvals/{waiting}/reject", why="no").status == 409
+    assert "No plans wait" in browser.see("/console/approvals")
+
+
+def test_a_rejected_approval_starts_nothing(browser: Browser, rows: Rows, waiting: uuid.UUID) -> None:
+    before = len(rows("select * from groundskeeper.run_request"))
+    assert browser.send(f"/console/approvals/{waiting}/reject", why="no").headers["Location"] == "/console/approvals"
+    assert len(rows("select * from groundskeeper.run_request")) == before
+
+
+def test_a_hold_is_placed_and_released(browser: Browser, rows: Rows) -> None:
+    assert browser.send("/console/holds/add", why="case 1").status == 409
+    assert browser.send("/console/holds/add", why="case 1", table="no_such_table").status == 409
+    browser.send("/console/holds/add", why="case 1", table="audit_log", account="a1")
+    page = browser.see("/console/holds")
+    assert "audit_log, account a1" in page
+    hold = rows("select hold_id from groundskeeper.legal_hold")[0].hold_id
+    browser.send(f"/console/holds/{hold}/release", why="closed")
+    assert "No holds are in force" in browser.see("/console/holds")
+
+
+def test_a_visit_without_a_session_gets_one_that_its_forms_work_with(browser: Browser, rows: Rows) -> None:
+    browser.cookie = ""
+    answer = browser.ask("GET", "/console/tasks/db_cleanup")
+    cookie = answer.headers["Set-Cookie"]
+    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
+    browser.cookie = cookie.partition("=")[2].partition(";")[0]
+    token = re.search(rb'name="token" value="(\w+)"', answer.body)
+    assert token
+    assert token[1].decode() == form_token(browser.cookie)
+    assert browser.send("/console/tasks/db_cleanup/pause", why="x").status == 303
+    assert len(rows("select * from groundskeeper.pause")) == 1
+
+
+def test_older_runs_are_a_page_away(browser: Browser, db: Database, clock: ManualClock) -> None:
+    with db.transaction() as connection:
+        connection.execute(
+            text("""
+            insert into groundskeeper.task_run
+                   (run_id, task, run_key, trigger, outcome, counts, actor, code_version, started_at, finished_at)
+            select gen_random_uuid(), 'db_cleanup', cast(n as text), 'cron', 'ok', '{}', 'scheduler', 'v',
+                   cast(:at as timestamptz) - n * interval '1 day', cast(:at as timestamptz) - n * interval '1 day'
+              from generate_series(1, 60) n"""),
+            {"at": NOW},
+        )
+    page = browser.see("/console/tasks/db_cleanup")
+    assert page.count("/console/runs/") == 50
+    older = re.search(r'href="\?before=([^"]+)"', page)
+    assert older
+    page = browser.see(f"/console/tasks/db_cleanup?before={unquote(older[1])}")
+    assert page.count("/console/runs/") == 10
