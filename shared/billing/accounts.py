@@ -97,7 +97,9 @@ _KNOWN = text("select generation, linked_at from groundskeeper.billing_customer 
 
 def view(connection: Connection, customer_id: str, link: Link | None = None) -> View:
     """What is known of a customer; with `link`, as if it had been made. A customer stays whose it is."""
-    account_id = connection.execute(_OWNER, {"customer": customer_id}).scalar_one() or (link and link.account_id)
+    account_id: str | None = connection.execute(_OWNER, {"customer": customer_id}).scalar_one()
+    if account_id is None and link is not None:
+        account_id = link.account_id
     if account_id is None:
         known = connection.execute(_KNOWN, {"customer": customer_id}).one_or_none() or (None, None)
         return View(None, (Customer(customer_id, *known),))

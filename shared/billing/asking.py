@@ -27,7 +27,8 @@ def account_of(connection: Connection, uid: str) -> Account | None:
     row = connection.execute(_OF_USER, {"uid": uid}).one_or_none()
     if row is None:
         return None
-    return Account(*row, customers=tuple(c.customer_id for c in customers_of(connection, row.account_id)))
+    customers = tuple(c.customer_id for c in customers_of(connection, row.account_id))
+    return Account(row.account_id, row.tier, row.stripe_subscription_id, customers)
 
 
 _LAST = text("""
@@ -51,7 +52,7 @@ def admitted(connection: Connection, account: Account, *, now: datetime, every: 
         text("select 1 from user_profile where account_id = :account for update"), {"account": account.account_id}
     )
     customers = list(account.customers)
-    last = connection.execute(_LAST, {"customers": customers}).scalar_one()
+    last: datetime | None = connection.execute(_LAST, {"customers": customers}).scalar_one()
     if last is not None and now - last < every:
         return max(1, math.ceil((every - (now - last)).total_seconds()))
     connection.execute(_ADMIT, {"customers": customers, "account": account.account_id, "now": now})

@@ -6,7 +6,7 @@ Only ids are taken from an event and only ids are kept: what a subscription is, 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -97,7 +97,6 @@ def _about(event: Event, data: Mapping[str, Any]) -> Event:
         return event  # a payment or a set-up: not ours
     customer = data.get("customer")
     customer = customer.get("id") if isinstance(customer, dict) else customer
-    found = {"event_id": event.event_id, "kind": event.kind, "occurred_at": event.occurred_at}
     link, unusable = None, None
     if not (isinstance(customer, str) and _ID.fullmatch(customer)):
         customer, unusable = None, "it names no customer"
@@ -106,8 +105,7 @@ def _about(event: Event, data: Mapping[str, Any]) -> Event:
             link = Link(reference, datetime.fromtimestamp(data["created"], UTC))
         else:
             unusable = "its client_reference_id is no account's id"
-    return Event(**found, api_version=event.api_version, customer_id=customer, link=link, about_us=True,
-                 unusable=unusable)  # fmt: skip
+    return replace(event, customer_id=customer, link=link, about_us=True, unusable=unusable)
 
 
 # --- what became of them

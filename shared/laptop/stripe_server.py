@@ -33,7 +33,8 @@ _KEY = re.compile(r"(sk|rk)_(test|live)_[A-Za-z0-9]+")
 @dataclass
 class Fault:
     """What goes wrong with the next `times` requests whose path starts with `path`: 429, 500, hang, truncated,
-    empty (a list without its items), cut (has_more, and nothing more comes), wrong_mode, slow (the answer is made at
+    empty (a list without its items), cut (has_more, and nothing more comes), last (there is more, and it does not say
+    so), wrong_mode, slow (the answer is made at
     once and sent when `release` is set; `reached` says that one waits)."""
 
     kind: str
@@ -215,6 +216,8 @@ class StripeServer:
                 body = json.loads(json.dumps(body))
             if route.many and fault in ("empty", "cut"):
                 body = {**body, "data": [], "has_more": fault == "cut"}
+            if route.many and fault == "last":
+                body = {**body, "has_more": False}
             if fault == "wrong_mode":
                 for one in body["data"] if route.many else [body]:
                     one["livemode"] = not one["livemode"]

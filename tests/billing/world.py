@@ -37,8 +37,8 @@ class World:
         self.events: list[Object] = []
         self.store.listeners.append(self.events.append)
         self.server = StripeServer(self.store, key=KEY, checked=checked)
-        environ = {**settings.environ, "STRIPE_EMULATOR_HOST": self.server.url}
-        self.settings = replace(settings, environ=environ)
+        self.settings = settings
+        self.settings = self.with_variables(STRIPE_EMULATOR_HOST=self.server.url)
         assert settings.secrets_folder is not None
         self.secrets = LocalSecrets(settings.secrets_folder)
         self.secrets.add("stripe-api-key", KEY)
@@ -53,6 +53,10 @@ class World:
         for runner in self._runners.values():
             runner.close()
         self.server.stop()
+
+    def with_variables(self, **variables: str) -> Settings:
+        """The settings with more of an environment."""
+        return replace(self.settings, environ={**self.settings.environ, **variables})
 
     # --- the platform
 

@@ -355,11 +355,7 @@ def test_a_run_by_hand_is_refused_in_words(world: World) -> None:
 
 
 def test_the_price_is_known_by_its_id_too(world: World) -> None:
-    from dataclasses import replace
-
-    world.settings = replace(
-        world.settings, environ={**world.settings.environ, "STRIPE_PRO_PRICES": f"{FOREIGN} {PRO}"}
-    )
+    world.settings = world.with_variables(STRIPE_PRO_PRICES=f"{FOREIGN} {PRO}")
     world.account("a1")
     world.subscribe("a1", price=FOREIGN)
     world.deliver_all()
