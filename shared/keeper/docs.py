@@ -6,11 +6,12 @@ from pathlib import Path
 import click
 
 from shared.errors import ConfigurationError
-from shared.keeper import show
+from shared.keeper import show, task_pages
 from shared.keeper.tasks import trigger_words
 from shared.manifest import ROOT, Task, load_all
 
 _README = ROOT / "README.md"
+_PAGES = ROOT / "docs" / "tasks"
 
 
 def readme_table(tasks: dict[str, Task]) -> str:
@@ -18,7 +19,7 @@ def readme_table(tasks: dict[str, Task]) -> str:
     lines = ["| task | what it does | started by | runs as |", "|---|---|---|---|"]
     for task in tasks.values():
         started = ", ".join(f"`{trigger_words(t)}`" for t in task.triggers) or "by hand"
-        lines.append(f"| [{task.name}](functions/{task.name}) | {task.summary} | {started} | {task.run.kind} |")
+        lines.append(f"| [{task.name}](docs/tasks/{task.name}.md) | {task.summary} | {started} | {task.run.kind} |")
     return "\n".join(lines)
 
 
@@ -34,17 +35,25 @@ def between(text: str, name: str, content: str) -> str:
 
 def generated() -> dict[Path, str]:
     """Every file with a generated part, as it should be."""
-    return {_README: between(_README.read_text(encoding="utf-8"), "tasks", readme_table(load_all()))}
+    tasks = load_all()
+    pages = {_PAGES / f"{name}.md": task_pages.page(task) for name, task in tasks.items()}
+    return {_README: between(_README.read_text(encoding="utf-8"), "tasks", readme_table(tasks)), **pages}
+
+
+def _as_it_is(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
 
 
 @click.command()
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 where a file is out of date.")
 def docs(check: bool) -> None:
     """Write the parts of the documentation that follow from task.yaml."""
-    stale = [path for path, text in generated().items() if path.read_text(encoding="utf-8") != text]
+    wanted = generated()
+    stale = [path for path, text in wanted.items() if _as_it_is(path) != text]
     for path in stale:
         if not check:
-            path.write_text(generated()[path], encoding="utf-8")
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(wanted[path], encoding="utf-8")
         show.console.print(f"{'out of date' if check else 'wrote'}: {path.relative_to(ROOT)}")
     if stale and check:
         show.complain("run `keeper docs`")

@@ -4,11 +4,17 @@ import pytest
 
 from shared.errors import ConfigurationError
 from shared.keeper.docs import between, generated
+from shared.manifest import ROOT, load_all
 
 
 def test_every_generated_part_is_up_to_date() -> None:
     for path, text in generated().items():
+        assert path.exists(), f"{path.name}: run `keeper docs`"
         assert path.read_text(encoding="utf-8") == text, f"{path.name}: run `keeper docs`"
+
+
+def test_no_page_is_left_of_a_task_that_is_gone() -> None:
+    assert {path.stem for path in (ROOT / "docs" / "tasks").glob("*.md")} == set(load_all())
 
 
 def test_what_stands_around_the_markers_is_kept() -> None:
