@@ -72,6 +72,7 @@ def killer(environment: Mapping[str, str], folder: Path) -> Iterator[Killer]:
 def _zygote() -> None:
     import shared.relay.pubsub
     import shared.retention.purge
+    import shared.storage.rotate
     import shared.task  # noqa: F401 - imported once, inherited by every child
 
     for line in sys.stdin:
@@ -121,6 +122,15 @@ def _live(order: dict[str, Any], writer: int) -> None:
         return stepped
 
     os.link = stepping(os.link)
+    os.rename, os.ftruncate = stepping(os.rename), stepping(os.ftruncate)
+    unlink = os.unlink
+
+    def stepped_unlink(path: Any, *, dir_fd: int | None = None) -> None:
+        if dir_fd is not None:  # the others are a store's own, or Path's, which is a step already
+            step()
+        unlink(path, dir_fd=dir_fd)
+
+    os.unlink = stepped_unlink
     Path.unlink = stepping(Path.unlink)  # type: ignore[method-assign]
 
     class Frozen:

@@ -79,10 +79,10 @@ def _file(name: str, found: os.stat_result) -> File:
 def opened(root: Path, file: File, *, write: bool = False) -> Iterator[tuple[int, int, str]]:
     """Open exactly `file`: its descriptor, its folder's, and its name there. Raises Gone."""
     *folders, name = file.name.split("/")
-    with _folder(root, folders) as folder:
+    with folder(root, folders) as home:
         flags = (os.O_RDWR if write else os.O_RDONLY) | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            handle = os.open(name, flags, dir_fd=folder)
+            handle = os.open(name, flags, dir_fd=home)
         except PermissionError:
             raise
         except OSError as error:
@@ -90,13 +90,13 @@ def opened(root: Path, file: File, *, write: bool = False) -> Iterator[tuple[int
         try:
             if _file(file.name, os.fstat(handle)).identity != file.identity:
                 raise Gone(file.name)
-            yield handle, folder, name
+            yield handle, home, name
         finally:
             os.close(handle)
 
 
 @contextmanager
-def _folder(root: Path, names: list[str]) -> Iterator[int]:
+def folder(root: Path, names: list[str]) -> Iterator[int]:
     """A descriptor of a folder below `root`, no step of the way being a link. Raises Gone."""
     handle = os.open(root.resolve(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -129,6 +129,11 @@ def in_use(handle: int) -> bool:
     return False
 
 
+def let_go(handle: int) -> None:
+    """Let others open a file again that `in_use` found free."""
+    fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+
 def _seen_open(file: os.stat_result) -> bool:
     own = os.getpid()
     for process in Path("/proc").glob("[0-9]*"):
@@ -144,9 +149,9 @@ def _seen_open(file: os.stat_result) -> bool:
 
 def delete(root: Path, file: File) -> None:
     """Delete `file` as it was found. Raises Gone, InUse; OSError where it must not be."""
-    with opened(root, file) as (handle, folder, name):
+    with opened(root, file) as (handle, home, name):
         if _file(file.name, os.fstat(handle)).version != file.version:
             raise InUse(file.name)  # written to since it was found
         if in_use(handle):
             raise InUse(file.name)
-        os.unlink(name, dir_fd=folder)
+        os.unlink(name, dir_fd=home)

@@ -68,7 +68,7 @@ def item(ctx: Context, store: Objects, rule: LogRule) -> Item:
     for found in expired(store, rule, ctx.now):
         moment = found.modified if isinstance(found, File) else found.created
         count, size, oldest = count + 1, size + found.size, min(moment, oldest or moment)
-    if _held(ctx.holds()):
+    if held(ctx.holds()):
         return Item("logs", 0, unit="files", why="under a legal hold")
     limit = rule.cutoff(ctx.now).isoformat()
     return Item(
@@ -89,7 +89,7 @@ def delete(ctx: Context, store: Objects, rule: LogRule) -> list[str]:
     while batch := list(islice(waiting, _BATCH)):
         ctx.check()
         with ctx.begin() as connection:
-            if _held(holds.in_force(connection, ctx.clock.now())):
+            if held(holds.in_force(connection, ctx.clock.now())):
                 return failed
             for found in batch:
                 _delete(ctx, store, found, failed)
@@ -112,6 +112,6 @@ def _delete(ctx: Context, store: Objects, found: File | Stat, failed: list[str])
         ctx.count("logs.deleted")
 
 
-def _held(found: list[holds.Hold]) -> bool:
+def held(found: list[holds.Hold]) -> bool:
     """Whether everything, or the logs, are held. Nobody's account owns a log file."""
     return any(h.account is None and h.run_id is None and h.table in (None, "logs") for h in found)
