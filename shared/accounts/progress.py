@@ -48,7 +48,7 @@ def begin(connection: Connection, account_id: str, uid: str, key: str, now: date
     """The deletion of `account_id`, new or as it is. One that was completed, of an account that came back, is begun
     again."""
     values = {"account_id": account_id, "person_hash": person_hash(uid, key)}
-    again = {"requested_at": now, "completed_at": None, "receipt": None, "steps": {}}
+    again: dict[str, Any] = {"requested_at": now, "completed_at": None, "receipt": None, "steps": {}}
     statement = insert(erasure).values(
         account_hash=account_hash(account_id, key), erasure_id=uuid.uuid4(), requested_at=now, **values
     )

@@ -77,12 +77,14 @@ class FirebaseAuth:
 
     @property
     def part(self) -> Part:
-        return Part("firebase", f"Firebase Auth of our own; sign in with the password {DEMO_PASSWORD}", self.host)
+        people = f"{DEMO_OPERATOR} and {DEMO_CUSTOMER}, password {DEMO_PASSWORD}"
+        return Part("firebase", f"Firebase Auth of our own, unsigned tokens; {people}", self.host)
 
-    def add_demo_users(self, customer_uid: str) -> None:
-        """An operator, and a customer whose account the demo has."""
+    def add_demo_users(self, customer_uid: str | None) -> None:
+        """An operator, and the owner of one of the demo's accounts if there is one."""
         self.users.add(DEMO_OPERATOR, DEMO_PASSWORD, uid="demo-operator", operator=True)
-        self.users.add(DEMO_CUSTOMER, DEMO_PASSWORD, uid=customer_uid)
+        if customer_uid is not None:
+            self.users.add(DEMO_CUSTOMER, DEMO_PASSWORD, uid=customer_uid)
 
     def stop(self) -> None:
         """End it; its users are gone."""

@@ -22,7 +22,8 @@ from shared.backup.postgres_binaries import PostgresMissingError
 from shared.clock import Clock, SystemClock
 from shared.database import Database, ending_of
 from shared.errors import ConfigurationError
-from shared.laptop import bus, demo_credentials, home, show
+from shared.laptop import billing, bus, demo_credentials, home, people, show
+from shared.laptop.firebase import DEMO_OPERATOR, VARIABLE
 from shared.laptop.functions import Functions, Isolated, OneProcess
 from shared.laptop.jobs import Jobs
 from shared.laptop.objects import GcsServer, find_server
@@ -126,6 +127,8 @@ class Plane:
             if done := migrations.upgrade(database.engine, branch):
                 show.console.print(f"migrated {branch} to {done[-1]}")
         migrations.stamp_environment(database.engine, settings.project, settings.livemode, self._clock.now())
+        if settings.secrets_folder is not None:
+            people.remember_erasures(settings.secrets_folder)
         if demo:
             from shared.platform import demo as platform_demo
 
@@ -144,6 +147,8 @@ class Plane:
         self._objects(gcs=gcs)
         port = self._bus()
         self._schedules()
+        self._people()
+        stripe = self._billing()
         home.publish(self._at, self._published)
         functions = Functions()
         self._stack.callback(functions.stop)
@@ -152,6 +157,8 @@ class Plane:
                 self._environ[f"KEEPER_TARGET_{name.upper()}"] = functions.url(task)
         os.environ.update(self._environ)  # functions in this process read their settings there
         functions.serve(self._tasks, Isolated(self._environ, self._logs) if isolated else OneProcess())
+        if stripe is not None:
+            stripe.deliver_to(functions.base)
         jobs = Jobs(self._environ, self._logs)
         # the first to be called: runs in this process end at their next transaction, jobs at SIGTERM
         self._stack.callback(jobs.stop)
@@ -185,6 +192,26 @@ class Plane:
         self._jobs = SchedulerApi(self._tasks, self._clock)
         self._stack.callback(self._jobs.stop)
         self._publish({"CLOUD_SCHEDULER_EMULATOR_HOST": self._jobs.host})
+
+    def _people(self) -> None:
+        if not home.embedded() or self._environ.get(VARIABLE):  # somebody's own Firebase
+            return
+        double = people.start(settings_module.read(self._environ), self._clock)
+        self._stack.callback(double.stop)
+        self._publish({VARIABLE: double.host})
+        # for functions only: an operator of the command line is the operating system's user
+        self._environ.setdefault("KEEPER_OPERATORS", DEMO_OPERATOR)
+        self._parts.append(double.part)
+
+    def _billing(self) -> billing.Double | None:
+        if not home.embedded() or self._environ.get(billing.VARIABLE):  # somebody's own Stripe
+            return None
+        double = billing.start(settings_module.read(self._environ), self._clock, self._at / "stripe.json")
+        if double is not None:
+            self._stack.callback(double.stop)
+            self._publish({billing.VARIABLE: double.host})
+            self._parts.append(double.part)
+        return double
 
     def _bus(self) -> int | None:
         """Start the bus; its port, or None where there is nothing to keep its messages in."""
