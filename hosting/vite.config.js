@@ -11,11 +11,13 @@ export default defineConfig({
     // the Content-Security-Policy of firebase.json admits files of this site only
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
+    rolldownOptions: { input: ["index.html", "account.html"] },
   },
   plugins: [
     {
       name: "timetable",
-      transformIndexHtml(html) {
+      transformIndexHtml(html, { path }) {
+        if (path !== "/index.html") return html;
         if (!html.includes(PLACE)) throw new Error(`index.html: ${PLACE} is missing: the timetable goes there`);
         return html.replace(PLACE, () => renderTimetable(readTimetable(FUNCTIONS)));
       },

@@ -26,8 +26,8 @@ describe("the built site", () => {
     expect(page).not.toContain("<!-- timetable -->");
   });
 
-  test("has no script or style that its Content-Security-Policy would refuse", () => {
-    const page = readFileSync(join(dist, "index.html"), "utf8");
+  test.each(["index.html", "account.html"])("has nothing in %s that its Content-Security-Policy would refuse", (file) => {
+    const page = readFileSync(join(dist, file), "utf8");
 
     expect(page).not.toMatch(/<style|\sstyle=|\son[a-z]+=|<script(?![^>]*\ssrc="\/)|(?:src|href)="(?!\/assets\/)/);
   });
