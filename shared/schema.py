@@ -11,6 +11,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Double,
     ForeignKey,
     Identity,
     Index,
@@ -32,7 +33,7 @@ from shared.errors import Outcome
 SCHEMA = "groundskeeper"
 
 # The newest migration of the branch `groundskeeper`: code refuses a database at any other.
-VERSION = "0009"
+VERSION = "0010"
 
 metadata = MetaData(
     schema=SCHEMA,
@@ -470,4 +471,49 @@ Index(
     secret_rotation.c.secret,
     unique=True,
     postgresql_where=secret_rotation.c.ended_at.is_(None),
+)
+
+# One look at the worst statements of pg_stat_statements; its run is the key.
+query_analysis = Table(
+    "query_analysis",
+    metadata,
+    Column("run_id", Uuid, primary_key=True),
+    Column("at", Moment, nullable=False, index=True),
+    Column("since", Moment),  # the look before: counters are from then; null: from their reset
+    Column("stats_reset", Moment),
+    Column("was_reset", Boolean, nullable=False),
+    Column("statements", Integer, nullable=False),
+    Column("explained", Integer, nullable=False),
+    Column("reasons", JSONB, nullable=False),  # why not -> how many
+    Column("findings", JSONB, nullable=False),  # of the catalogue
+)
+
+# The statements of a look, the worst first. No value of a statement is ever in `sql` or `plan`.
+query_plan = Table(
+    "query_plan",
+    metadata,
+    Column("run_id", Uuid, ForeignKey(query_analysis.c.run_id, ondelete="CASCADE"), primary_key=True),
+    Column("rank", Integer, primary_key=True),
+    Column("at", Moment, nullable=False),
+    Column("query_id", BigInteger, nullable=False),
+    Column("sql", Text),
+    Column("calls", BigInteger, nullable=False),
+    Column("total_ms", Double, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("plan", JSONB),
+    Column("plan_hash", Text),
+    Column("before", Text),  # the hash of the plan before, where it was another
+    Column("reason", Text),  # why there is no plan
+    Column("findings", JSONB, nullable=False),
+)
+Index(None, query_plan.c.query_id, query_plan.c.at.desc())
+
+# The counters as the last look saw them; written anew by each.
+query_total = Table(
+    "query_total",
+    metadata,
+    Column("query_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("calls", BigInteger, nullable=False),
+    Column("total_ms", Double, nullable=False),
+    Column("rows", BigInteger, nullable=False),
 )
