@@ -105,8 +105,19 @@ class Simulated:
     seconds: float
 
 
-def simulate(tasks: Mapping[str, Task], *, start: datetime, days: int, seed: int | None, folder: Path) -> Simulated:
-    """Run `days` from `start`, which is a midnight; `folder` holds objects and secrets meanwhile."""
+def simulate(
+    tasks: Mapping[str, Task],
+    *,
+    start: datetime,
+    days: int,
+    seed: int | None,
+    folder: Path,
+    full: timedelta = DAY,
+) -> Simulated:
+    """Run `days` from `start`, which is a midnight; `folder` holds objects and secrets meanwhile.
+
+    What has more than a slot an hour has each of its slots for `full`, then one an hour.
+    """
     real = SystemClock()
     began = real.monotonic()
     with Postgres.temporary() as server, ExitStack() as stack:
@@ -125,7 +136,7 @@ def simulate(tasks: Mapping[str, Task], *, start: datetime, days: int, seed: int
         database = Database(settings, "simulation")
         stack.callback(database.close)
         traffic.prepare(database, settings, start, folder / "objects")
-        plane = _Plane(tasks, settings, database, VirtualClock(start), seed, start + DAY, stack)
+        plane = _Plane(tasks, settings, database, VirtualClock(start), seed, start + full, stack)
         end = start + timedelta(days=days)
         before = traffic.totals(database)
         scheduler = Scheduler(plane.simulated, {"function": plane, "job": plane}, plane.clock)
@@ -188,11 +199,11 @@ class _Plane:
             stack.callback(self._away[name].close)
             engine = self._runners[name].database().engine
             event.listen(engine, "before_cursor_execute", self._burn)
-        self._outages = list(self._planned_outages(full_until - DAY))
+        self._outages = list(self._planned_outages(clock.now()))
         self._frequent = {job.name for job in jobs_of(self.simulated) if _often(job)}
         for job in jobs_of(self.simulated):
             if job.name in self._frequent:
-                self.tallies[job.task.name].density = "every slot of the first day, then one an hour"
+                self.tallies[job.task.name].density = f"every slot for {full_until - clock.now()}, then one an hour"
 
     def _planned_outages(self, start: datetime) -> Iterator[tuple[datetime, datetime]]:
         for day in range(366 if self._chaos else 0):

@@ -1,0 +1,86 @@
+// Drives the console in a real Chromium: node drive.mjs NODE_MODULES CHROMIUM BASE FOLDER. Prints one JSON document.
+import { createRequire } from "node:module";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+
+const [modules, chromium, base, folder] = process.argv.slice(2);
+const require = createRequire(join(modules, "x.js"));
+const puppeteer = require("puppeteer-core");
+const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+const found = { violations: [], said: [], strangers: [], steps: [] };
+
+const browser = await puppeteer.launch({
+  executablePath: chromium,
+  args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--remote-debugging-port=0"],
+});
+try {
+  const page = await browser.newPage();
+  page.on("console", (message) => message.type() === "error" && found.said.push(message.text()));
+  page.on("pageerror", (error) => found.said.push(error.message));
+  page.on("request", (request) => {
+    if (!request.url().startsWith(base) && !request.url().startsWith("data:")) found.strangers.push(request.url());
+  });
+
+  const look = async (name, path, { dark = false, phone = false } = {}) => {
+    await page.setViewport(phone ? { width: 390, height: 844, deviceScaleFactor: 2 } : { width: 1280, height: 900 });
+    await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: dark ? "dark" : "light" }]);
+    if (path !== null) await page.goto(base + path, { waitUntil: "load" });
+    await page.screenshot({ path: join(folder, `${name}.png`), fullPage: false });
+    const wide = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+    if (wide > 0) found.violations.push(`${name}: the page is ${wide} px wider than the screen`);
+    await page.evaluate(axe);
+    const result = await page.evaluate(() => window.axe.run());
+    found.violations.push(...result.violations.map((v) => `${name}: ${v.id}: ${v.nodes[0].html.slice(0, 120)}`));
+  };
+  const press = async (selector) => {
+    await Promise.all([page.waitForNavigation({ waitUntil: "load" }), page.click(selector)]);
+    found.steps.push(await page.$eval("h1", (h1) => h1.textContent.trim().replace(/\s+/g, " ")));
+  };
+  const why = (action, words) => page.type(`form[action="${action}"] input[name=why]`, words);
+
+  for (const [name, options] of [["light", {}], ["dark", { dark: true }], ["phone", { phone: true }], ["phone-dark", { phone: true, dark: true }]])
+    await look(name, "/console", options);
+  for (const path of ["tasks/db_cleanup", "approvals", "holds", "retention", "backups", "incidents", "models"])
+    for (const dark of [false, true]) await look(path.replace("/", "-") + (dark ? "-dark" : ""), `/console/${path}`, { dark });
+
+  await page.goto(`${base}/console/tasks/db_cleanup`, { waitUntil: "load" });
+  await press('form[action="/console/tasks/db_cleanup/plan"] button');
+  await look("plan", null);
+  const exactly = await page.$eval('form[action*="/run?plan="]', (form) => form.getAttribute("action"));
+  await why(exactly, "the plan is right");
+  await press(`form[action="${exactly}"] button`);
+  await look("run", null);
+
+  await page.goto(`${base}/console`, { waitUntil: "load" });
+  await why("/console/tasks/all/pause", "a drill");
+  await press('form[action="/console/tasks/all/pause"] button');
+  await look("paused", null);
+  await why("/console/tasks/all/resume", "the drill is over");
+  await press('form[action="/console/tasks/all/resume"] button');
+
+  await page.goto(`${base}/console/approvals`, { waitUntil: "load" });
+  const approve = await page.$eval('form[action$="/approve"]', (form) => form.getAttribute("action"));
+  await look("approval", null);
+  await why(approve, "counted by hand");
+  await press(`form[action="${approve}"] button`);
+
+  await page.setJavaScriptEnabled(false);
+  await page.goto(`${base}/console`, { waitUntil: "load" });
+  found.without = (await page.$$("tbody tr")).length;
+  await page.setJavaScriptEnabled(true);
+
+  await page.goto(`${base}/console`, { waitUntil: "load" });
+  await page.keyboard.press("Tab");
+  found.first_stop = await page.evaluate(() => document.activeElement.textContent);
+
+  const { default: lighthouse } = await import(join(modules, "lighthouse/core/index.js"));
+  const scored = await lighthouse(`${base}/console`, {
+    port: Number(new URL(browser.wsEndpoint()).port),
+    onlyCategories: ["performance", "accessibility", "best-practices"],
+    logLevel: "silent",
+  });
+  found.scores = Object.fromEntries(Object.entries(scored.lhr.categories).map(([k, v]) => [k, Math.round(v.score * 100)]));
+} finally {
+  await browser.close();
+}
+console.log(JSON.stringify(found));
