@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from shared import guard, manifest
@@ -32,6 +32,7 @@ from shared.laptop.postgres_server import PostgresError
 from shared.laptop.processes import NotStartedError, Part, end_leftovers
 from shared.laptop.scheduler import Attempt, Here, Http, Job, Scheduler, Target, jobs_of
 from shared.laptop.scheduler_api import SchedulerApi
+from shared.laptop.site import NOT_BUILT, Site, built
 from shared.manifest import Every
 from shared.redaction import describe
 from shared.schedule import MINUTE, last_slot, minute_of
@@ -168,7 +169,12 @@ class Plane:
             bus.declare(port, settings_module.read(self._environ).project, self._tasks, functions.url)
         _log_to(self._logs / "plane.log")
         how = "one process each" if isolated else "all in this process"
+        self._site(functions)
         self._parts.append(Part("functions", f"functions-framework, {how}", functions.base))
+        if "dashboard" in self._tasks:
+            self._parts.append(
+                Part("console", "the operators' console, open to whoever sits here", f"{functions.base}/console")
+            )
         self._parts.append(Part("secrets", "a folder for each secret", self._environ["KEEPER_SECRETS"]))
         self._parts.append(Part("logs", "JSON lines, as Cloud Logging gets them", str(self._logs)))
         self._tell(functions)
@@ -192,6 +198,15 @@ class Plane:
         self._jobs = SchedulerApi(self._tasks, self._clock)
         self._stack.callback(self._jobs.stop)
         self._publish({"CLOUD_SCHEDULER_EMULATOR_HOST": self._jobs.host})
+
+    def _site(self, functions: Functions) -> None:
+        if not built():
+            self._parts.append(NOT_BUILT)
+            return
+        project = settings_module.read(self._environ).project
+        site = Site(functions.base, project=project, firebase=self._environ.get(VARIABLE))
+        self._stack.callback(site.stop)
+        self._parts.append(site.part)
 
     def _people(self) -> None:
         if not home.embedded() or self._environ.get(VARIABLE):  # somebody's own Firebase
@@ -289,6 +304,14 @@ class Plane:
         if isinstance(job.trigger, Every):
             return minute_of(now) - MINUTE
         return last_slot(job.trigger, now) or minute_of(now)
+
+
+def _count_statements(database: Database) -> None:
+    """Let analyze_query_plans see what runs here, where the PostgreSQL has the extension."""
+    with database.transaction() as connection:
+        there = text("select 1 from pg_available_extensions where name = 'pg_stat_statements'")
+        if connection.execute(there).first() is not None:
+            connection.execute(text("create extension if not exists pg_stat_statements"))
 
 
 def exit_code(ended: Iterable[Attempt]) -> int:
