@@ -18,6 +18,8 @@ def answer(store: Store, request: Request) -> Response:
     try:
         if parts[:2] == ["c", "pay"] and len(parts) == 3:
             return _pay(store, request, parts[2])
+        if parts == ["subscribe"] and request.method == "POST":
+            return _begin(store, request)
         if parts[0] == "subscriptions" and len(parts) == 2 and request.method == "POST":
             _befall(store, parts[1], request.form.get("fate", ""))
             return _to("/")
@@ -41,6 +43,15 @@ def _pay(store: Store, request: Request, session_id: str) -> Response:
     )
 
 
+def _begin(store: Store, request: Request) -> Response:
+    """What a platform's own server does when somebody presses its button: begin a Checkout for the account."""
+    lines = [{"price": request.form.get("price", ""), "quantity": "1"}]
+    given = {"mode": "subscription", "client_reference_id": request.form.get("account", ""), "line_items": lines}
+    return _to(
+        str(store.session({**given, "success_url": "/", "cancel_url": "/"}, request.host_url.rstrip("/"))["url"])
+    )
+
+
 def _befall(store: Store, subscription_id: str, fate: str) -> None:
     if fate == "cancel":
         store.cancel(subscription_id)
@@ -56,7 +67,12 @@ def _all(store: Store) -> str:
         what = "" if one["status"] in make.ENDED else form
         cells = (one["id"], one["customer"], one["status"])
         rows.append(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in cells)}<td>{what}</td></tr>")
-    return f"<table><tr><th>subscription<th>customer<th>status<th></tr>{''.join(rows)}</table>"
+    prices = "".join(f"<option>{escape(one['id'])}</option>" for one in store.newest("price"))
+    begin = (
+        '<form method="post" action="/subscribe"><label>Account <input name="account" required></label> '
+        f'<select name="price" aria-label="Price">{prices}</select> <button>Begin Checkout</button></form>'
+    )
+    return f"{begin}<table><tr><th>subscription<th>customer<th>status<th></tr>{''.join(rows)}</table>"
 
 
 def _page(body: str, status: int = 200) -> Response:

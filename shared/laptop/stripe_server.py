@@ -137,6 +137,8 @@ class StripeServer:
                 status = 400
         except NotPossible as error:
             status, body = 400, _Answer(400, str(error)).body
+        except KeyError as error:
+            status, body = 400, _Answer(400, f"Missing required param: {error.args[0]}.").body
         except (Mismatch, ValueError) as error:
             status, body = 400, _Answer(400, f"Received unknown or wrong parameter: {error}").body
         text = json.dumps(body)

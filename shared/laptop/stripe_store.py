@@ -161,16 +161,19 @@ class Store:
         status: str = "active",
         wished: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        since: int | None = None,
     ) -> Object:
-        """A subscription of the customer to the prices. Raises NoSuch."""
+        """A subscription of the customer to the prices, as if made at `since`. Raises NoSuch."""
         with self.lock:
             if self.get("customer", customer_id).get("deleted"):
                 raise NoSuch(f"No such customer: '{customer_id}'")
             now, subscription_id = self._now(), self._id("subscription", wished)
-            items = [self._item(subscription_id, price_id, now) for price_id in prices]
+            since = now if since is None else since
+            begun = now - (now - since) % PERIOD_S
+            items = [self._item(subscription_id, price_id, begun) for price_id in prices]
             one = make.subscription(
                 subscription_id,
-                created=now,
+                created=since,
                 livemode=self.livemode,
                 customer_id=customer_id,
                 status=status,
@@ -180,14 +183,14 @@ class Store:
             self._tell("customer.subscription.created", self._keep(one))
             return one
 
-    def _item(self, subscription_id: str, price_id: str, now: int) -> Object:
+    def _item(self, subscription_id: str, price_id: str, start: int) -> Object:
         return make.item(
             f"si_{uuid.uuid4().hex[:14]}",
             subscription_id,
             deepcopy(self.get("price", price_id)),
-            created=now,
-            start=now,
-            end=now + PERIOD_S,
+            created=start,
+            start=start,
+            end=start + PERIOD_S,
         )
 
     def change(self, subscription_id: str, **fields: Any) -> Object:
