@@ -68,7 +68,7 @@ class Isolated:
         self._environ = environ
         self._folder = folder
         self._children: list[Child] = []
-        self._forwards: list[_Forward] = []
+        self._forwards: list[Forward] = []
 
     def app(self, task: Task) -> "WSGIApplication":
         """Start the function's process. Raises NotStartedError."""
@@ -78,7 +78,7 @@ class Isolated:
         child = Child.start(task.slug, arguments, folder=self._folder, env=self._environ, cwd=task.folder)
         self._children.append(child)
         child.wait_until(lambda: answers(port))
-        forward = _Forward(f"http://127.0.0.1:{port}")
+        forward = Forward(f"http://127.0.0.1:{port}")
         self._forwards.append(forward)
         return forward
 
@@ -90,7 +90,7 @@ class Isolated:
             child.stop()
 
 
-class _Forward:
+class Forward:
     """Passes a request on to the process that has the function."""
 
     def __init__(self, url: str) -> None:
