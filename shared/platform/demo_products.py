@@ -33,6 +33,8 @@ def write_objects(folder: Path, now: datetime) -> None:
     for number in range(1, _MOCKUPS + 1):
         _write(folder / "mockups" / image_of(number), _png(number), _drawn(now, number))
     _write(folder / "mockups" / "leap/front.png", _png(0), now)
+    for number in range(5):  # drawn and never saved: no mockup names them
+        _write(folder / "mockups" / f"drafts/{number}.png", _png(number), now - timedelta(days=20 * number))
     for days in range(60):
         at = now - timedelta(days=days)
         text = f"{at:%Y-%m-%d}T00:00:00Z INFO served {1000 + days} requests\n" * 20
