@@ -78,6 +78,7 @@ class Context:
         self.done: int | None = None
         self.total: int | None = None
         self.proposal: plans.Proposal | None = None
+        self.plan_hash = call.plan_hash  # of the plan this run was asked to do, if it was
         self._call = call
         self._opened = opened
         self._database = database
@@ -370,10 +371,14 @@ class Context:
 
     def secret(self, name: str, version: str = "latest") -> str:
         """The secret's value. Raises Unavailable when it has none, RuntimeError when task.yaml does not name it."""
+        return self.secret_versions(name).get(version)
+
+    def secret_versions(self, name: str) -> secrets.Secret:
+        """The secret with its versions, for a task that rotates it. Raises as `secret` does."""
         if name not in self.task.secrets:
             raise RuntimeError(f"{self.task.name} reads secret {name!r} but its task.yaml does not name it")
         self._secrets = self._secrets or secrets.store(self._settings)
-        return self._secrets.get(name, version)
+        return secrets.Secret(name, self._secrets)
 
     def publish(
         self,

@@ -12,7 +12,21 @@ from sqlalchemy.exc import DBAPIError
 from shared import logs
 from shared.database import ending_of
 from shared.errors import OUTCOMES, ConfigurationError, Ending, Outcome
-from shared.keeper import backup, docs, doctor, new, operate, outbox, restore, setup, show, simulate, tasks
+from shared.keeper import (
+    backup,
+    docs,
+    doctor,
+    new,
+    operate,
+    outbox,
+    queries,
+    restore,
+    secret,
+    setup,
+    show,
+    simulate,
+    tasks,
+)
 from shared.redaction import describe, redact
 from shared.strict_yaml import ManifestError
 
@@ -33,6 +47,7 @@ for command in (
     tasks.cancel,
     restore.restore,
     backup.backup,
+    queries.queries,
     new.new,
     setup.migrate,
     setup.up,
@@ -41,6 +56,7 @@ for command in (
     operate.approvals,
     operate.hold,
     outbox.outbox,
+    secret.secret,
     doctor.doctor,
     simulate.simulate,
     docs.docs,

@@ -5,11 +5,11 @@ active -> retiring (another is active; rows may be left on it) -> retired (no ro
 """
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from shared.keys.kms import Kms, Unreadable
 from shared.keys.sealing import ALGORITHM, FORMATS, KEY_BYTES, Format, Sealed
@@ -169,9 +169,10 @@ def destroy(connection: Connection, key_id: int, *, retired_before: datetime, no
 _CREDENTIAL = "id, account_id, provider, dek_id, generation, nonce, ciphertext"
 
 
-def _credential(row: Sequence[object]) -> Credential:
-    *fields, nonce, ciphertext = row
-    return Credential(*fields, Sealed(nonce, ciphertext))  # type: ignore[arg-type]
+def _credential(row: Row[Any]) -> Credential:
+    return Credential(
+        row.id, row.account_id, row.provider, row.dek_id, row.generation, Sealed(row.nonce, row.ciphertext)
+    )
 
 
 def credentials(connection: Connection, *, after: int, limit: int, not_by: int | None = None) -> list[Credential]:

@@ -19,11 +19,18 @@ NEAR: dict[frozenset[str], str] = {
     frozenset(("aggregate_analytics", "db_cleanup")): "hourly: a short insert of one hour, which no deleter touches",
     frozenset(("aggregate_analytics", "rotate_logs")): "rotation touches no table but the ledger",
     frozenset(("lighthouse_scan", "rotate_logs")): "rotation touches no table but the ledger",
-    frozenset(("aggregate_analytics", "analyze_query_plans")): "hourly: a short insert; plans are read, not run",
+    frozenset(("analyze_query_plans", "fetch_threat_intel")): "plans are asked for and nothing is run",
+    frozenset(("backup_database", "fetch_threat_intel")): "hourly: one merge; a dump holds up no writer",
+    frozenset(("verify_backup", "fetch_threat_intel")): "hourly: one merge; the drill has a server of its own",
     frozenset(("aggregate_analytics", "backup_database")): "hourly: a short insert; a dump holds up no writer",
     frozenset(("aggregate_analytics", "verify_backup")): "hourly: a short insert; the drill has a server of its own",
     frozenset(("aggregate_analytics", "vacuum_analyze")): "hourly: VACUUM locks out no reader and no writer",
     frozenset(("aggregate_analytics", "dek_compliance")): "hourly: a short insert of one hour; a read of a few keys",
+    frozenset(
+        ("aggregate_analytics", "rotate_secrets")
+    ): "hourly: a short insert; rotation touches no table but its own",
+    frozenset(("backup_database", "rotate_secrets")): "monthly: a question to an operator; a dump holds up no writer",
+    frozenset(("fetch_threat_intel", "rotate_secrets")): "rotation touches no table but its own",
     frozenset(("aggregate_analytics", "sync_subscriptions")): "hourly: a short insert of tables billing never reads",
 }
 # Tasks that run so often that they are near everything, and why that is no harm.
@@ -109,8 +116,7 @@ KEPT = {
     "groundskeeper.query_total": "the counters of the last look, written anew by each",
 }
 # Purged by a task that is not built yet.
-TO_COME = {
-}
+TO_COME = {}
 
 
 def _purged() -> set[str]:

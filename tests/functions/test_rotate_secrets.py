@@ -1,0 +1,462 @@
+"""rotate_secrets: asks, waits, and takes each kind of secret through its steps, with a way back at each."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import DBAPIError
+
+from shared import plans, secrets
+from shared.call import of_slot
+from shared.database import Database
+from shared.errors import Outcome
+from shared.laptop.ports import free_ports
+from shared.laptop.stripe_server import StripeServer
+from shared.laptop.stripe_store import Store
+from shared.manifest import Cron
+from shared.result import Result
+from shared.rotation.postgres import verifier
+from shared.secrets import LocalSecrets
+from shared.settings import Settings
+from tests.conftest import ManualClock, RunTask
+
+Rows = Callable[..., list[Any]]
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+FIRST = datetime(2026, 7, 1, tzinfo=UTC)
+URL = "https://app.example.com/api/v1/stripe/webhook"
+KEY = "sk_test_rotation"
+OWNER, LOGINS = "rot_owner", ("rot_a", "rot_b")
+DATABASE = {
+    "secret": "app-database-url", "rotator": "postgres", "owner": OWNER, "logins": list(LOGINS), "consumers": "Restart."
+}  # fmt: skip
+TOKEN = {"secret": "internal-api-token", "rotator": "generated", "consumers": "Both are taken."}
+WEBHOOK = {"secret": "stripe-webhook-secret", "rotator": "stripe_webhook", "endpoint_url": URL, "consumers": "Both."}
+MANUAL = {"secret": "stripe-api-key", "rotator": "manual", "consumers": "Roll it in the dashboard."}
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(FIRST)
+
+
+@pytest.fixture
+def store(settings: Settings) -> LocalSecrets:
+    found = secrets.store(settings)
+    assert isinstance(found, LocalSecrets)
+    return found
+
+
+def states(store: LocalSecrets, name: str) -> list[str]:
+    return [version.state for version in store.versions(name)]
+
+
+class Web:
+    """Slack, and a consumer's check address: what was posted, and what each answers."""
+
+    def __init__(self) -> None:
+        self.posted: list[str] = []
+        self.bearers: list[str] = []
+        self.slack_status, self.check_status = 200, 200
+        self.url = ""
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    with _served(Web()) as served:
+        yield served
+
+
+@contextmanager
+def _served(web: Web) -> Iterator[Web]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            web.posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
+            self._answer(web.slack_status)
+
+        def do_GET(self) -> None:
+            web.bearers.append(self.headers["Authorization"].removeprefix("Bearer "))
+            self._answer(web.check_status)
+
+        def _answer(self, status: int) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", next(free_ports())), Handler)
+    web.url = f"http://127.0.0.1:{server.server_port}/services/T0/B0/slackpath"
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield web
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def database_login(db: Database, settings: Settings, store: LocalSecrets) -> Iterator[str]:
+    """An application's owner and first login; our role may manage them. The URL in the secret."""
+    with db.transaction() as connection:
+        connection.exec_driver_sql(f"create role {OWNER} nologin")
+        connection.exec_driver_sql('alter role "rotate-secrets" createrole')
+        connection.exec_driver_sql(f'grant {OWNER} to "rotate-secrets" with admin option')
+        connection.exec_driver_sql(
+            f"create role {LOGINS[0]} login password '{verifier('first', b'salt of sixteen')}' role \"rotate-secrets\""
+        )
+        connection.exec_driver_sql(f'grant {LOGINS[0]} to "rotate-secrets" with admin option')
+        connection.exec_driver_sql(f"grant {OWNER} to {LOGINS[0]}")
+        connection.exec_driver_sql(f"grant create on schema public to {OWNER}")
+    url = make_url(settings.database()).set(username=LOGINS[0], password="first").render_as_string(hide_password=False)
+    store.add("app-database-url", url)
+    yield url
+    with db.transaction() as connection:
+        for role in (*LOGINS, OWNER):
+            if connection.execute(text("select 1 from pg_roles where rolname = :r"), {"r": role}).first():
+                connection.exec_driver_sql(f"drop owned by {role} cascade")
+                connection.exec_driver_sql(f"drop role {role}")
+        connection.exec_driver_sql('alter role "rotate-secrets" nocreaterole')
+
+
+@pytest.fixture
+def stripe(clock: ManualClock, store: LocalSecrets) -> Iterator[StripeServer]:
+    made = Store(clock)
+    server = StripeServer(made, key=KEY)
+    first = made.endpoint(URL, ["customer.subscription.updated"], secret="whsec_the_first_one")
+    assert first["url"] == URL
+    made.endpoint("https://elsewhere.example.com/", ["*"])
+    store.add("stripe-webhook-secret", "whsec_the_first_one")
+    store.add("stripe-api-key", KEY)
+    yield server
+    server.stop()
+
+
+class Rotate:
+    """Runs of rotate_secrets with these targets."""
+
+    def __init__(self, run_task: RunTask, db: Database, clock: ManualClock, params: dict[str, Any]) -> None:
+        self._run_task, self._db, self._clock, self.params = run_task, db, clock, params
+
+    def run(self, **params: Any) -> Result:
+        return self._run_task("rotate_secrets", params={**self.params, **params})
+
+    def decide(self, *, approve: bool = True) -> plans.Approval:
+        with self._db.transaction() as connection:
+            (waiting,) = plans.pending(connection, self._clock.now())
+            return plans.decide(
+                connection,
+                waiting.approval_id,
+                approve=approve,
+                by="ann",
+                why="seen",
+                now=self._clock.now(),
+                operators=(),
+            )
+
+    def approved(self) -> Result:
+        with self._db.transaction() as connection:
+            plan_hash = connection.execute(
+                text("select plan_hash from groundskeeper.approval where used_by_run is null")
+            ).scalar_one()
+            params = plans.stored(connection, plan_hash).params
+        return self._run_task("rotate_secrets", plan_hash=plan_hash, params=params)
+
+    def through(self, **params: Any) -> Result:
+        """Ask, decide, run what was approved."""
+        assert self.run(**params).outcome is Outcome.WAITING
+        self.decide()
+        return self.approved()
+
+
+@pytest.fixture
+def rotate(run_task: RunTask, db: Database, clock: ManualClock, web: Web, store: LocalSecrets) -> Callable[..., Rotate]:
+    store.add("alert-slack-url", web.url)
+
+    def of(*targets: dict[str, Any], **params: Any) -> Rotate:
+        return Rotate(run_task, db, clock, {"targets": list(targets), **params})
+
+    return of
+
+
+def test_the_first_of_the_month_asks_waits_and_writes_no_secret(
+    run_task: RunTask, store: LocalSecrets, rows: Rows
+) -> None:
+    result = run_task("rotate_secrets", of_slot(Cron("0 0 1 * *"), FIRST))
+    assert result.outcome is Outcome.WAITING
+    assert store.versions("internal-api-token") == []
+    (asked,) = rows("select task, decision, reason from groundskeeper.approval")
+    assert tuple(asked) == ("rotate_secrets", None, "1 secrets are due to be rotated")
+    assert rows("select 1 from groundskeeper.secret_rotation") == []
+
+
+def test_while_an_approval_is_open_nothing_more_is_asked_and_a_rejected_month_is_left_alone(
+    rotate: Callable[..., Rotate], rows: Rows, clock: ManualClock
+) -> None:
+    token = rotate(TOKEN)
+    assert token.run().outcome is Outcome.WAITING
+    clock.advance(HOUR)
+    assert token.run().outcome is Outcome.WAITING
+    assert len(rows("select 1 from groundskeeper.approval")) == 1
+    token.decide(approve=False)
+    assert token.run().outcome is Outcome.OK
+    clock.moment = datetime(2026, 8, 1, tzinfo=UTC)
+    assert token.run().outcome is Outcome.WAITING
+
+
+def test_what_nobody_decided_is_asked_again_when_it_has_expired(
+    rotate: Callable[..., Rotate], rows: Rows, clock: ManualClock
+) -> None:
+    token = rotate(TOKEN)
+    token.run()
+    clock.advance(DAY)
+    assert token.run().outcome is Outcome.WAITING
+    assert len(rows("select 1 from groundskeeper.approval")) == 2
+
+
+def test_a_generated_token_goes_through_every_step_and_slack_hears_of_it(
+    rotate: Callable[..., Rotate], store: LocalSecrets, web: Web, clock: ManualClock, rows: Rows
+) -> None:
+    store.add("internal-api-token", "the old token")
+    token = rotate({**TOKEN, "check_url": web.url})
+    result = token.through()
+    assert (result.outcome, result.counts["promoted"]) == (Outcome.OK, 1)
+    fresh = store.get("internal-api-token")
+    assert (len(fresh) >= 40, states(store, "internal-api-token")) == (True, ["enabled", "enabled"])
+    clock.advance(24 * HOUR - timedelta(microseconds=1))
+    assert token.run().counts.get("disabled", 0) == 0
+    clock.advance(timedelta(microseconds=1))
+    assert token.run().counts["disabled"] == 1
+    assert (states(store, "internal-api-token"), web.bearers) == (["disabled", "enabled"], [fresh])
+    clock.advance(7 * DAY)
+    assert token.run().counts["destroyed"] == 1
+    assert states(store, "internal-api-token") == ["destroyed", "enabled"]
+    assert token.run().outcome is Outcome.OK
+    assert [r.step for r in rows("select step from groundskeeper.secret_rotation")] == ["destroyed"]
+    assert any("version 2 is in use" in line for line in web.posted)
+    assert fresh not in "".join(web.posted)
+
+
+def test_a_consumer_that_refuses_the_new_value_keeps_the_old_one_enabled(
+    rotate: Callable[..., Rotate], store: LocalSecrets, web: Web, clock: ManualClock
+) -> None:
+    store.add("internal-api-token", "the old token")
+    token = rotate({**TOKEN, "check_url": web.url})
+    token.through()
+    web.check_status = 401
+    clock.advance(DAY)
+    result = token.run()
+    assert result.outcome is Outcome.PARTIAL
+    assert "answered 401" in (result.error or "")
+    assert states(store, "internal-api-token") == ["enabled", "enabled"]
+    assert token.run(back=["internal-api-token"]).counts["rolled_back"] == 1
+    assert store.get("internal-api-token") == "the old token"
+
+
+def test_slack_being_down_fails_nothing(rotate: Callable[..., Rotate], web: Web) -> None:
+    web.slack_status = 500
+    result = rotate(TOKEN).through()
+    assert (result.outcome, result.counts["slack_failed"]) == (Outcome.OK, 1)
+
+
+@pytest.mark.parametrize("after_grace", [False, True], ids=["while both work", "while it is disabled"])
+def test_an_operator_can_go_back_until_the_old_value_is_destroyed(
+    rotate: Callable[..., Rotate], store: LocalSecrets, clock: ManualClock, *, after_grace: bool
+) -> None:
+    store.add("internal-api-token", "the old token")
+    token = rotate(TOKEN)
+    token.through()
+    if after_grace:
+        clock.advance(DAY)
+        token.run()
+    assert token.run(back=["internal-api-token"]).outcome is Outcome.OK
+    assert store.get("internal-api-token") == "the old token"
+    assert states(store, "internal-api-token") == ["enabled", "disabled", "enabled"]
+    refused = token.run(back=["internal-api-token"])
+    assert (refused.outcome, "cannot come back" in (refused.error or "")) == (Outcome.REFUSED, True)
+
+
+def connects(url: str, settings: Settings) -> str | None:
+    """As whom one acts who logs in with `url`; None: one cannot."""
+    database = Database(replace(settings, database_url=url), "test", pool_size=1)
+    try:
+        with database.transaction() as connection:
+            return str(connection.execute(text("select cast(current_user as text)")).scalar_one())
+    except DBAPIError:
+        return None
+    finally:
+        database.close()
+
+
+def test_a_database_login_changes_turns_and_what_it_makes_belongs_to_the_owner(
+    rotate: Callable[..., Rotate], database_login: str, store: LocalSecrets, settings: Settings, clock: ManualClock,
+    rows: Rows,
+) -> None:  # fmt: skip
+    app = rotate(DATABASE)
+    result = app.through()
+    assert result.outcome is Outcome.OK, result.error
+    url = store.get("app-database-url")
+    assert make_url(url).username == "rot_b"
+    assert connects(url, settings) == OWNER
+    assert connects(database_login, settings) is not None  # both work until the grace is over
+    database = Database(replace(settings, database_url=url), "app", pool_size=1)
+    with database.transaction() as connection:
+        connection.execute(text("create table made_by_login (id int)"))
+    database.close()
+    assert rows("select tableowner from pg_tables where tablename = 'made_by_login'") == [(OWNER,)]
+    clock.advance(DAY)
+    assert app.run().counts["disabled"] == 1
+    assert connects(database_login, settings) is None
+    clock.advance(7 * DAY)
+    assert app.run().counts["destroyed"] == 1
+    passwords = rows("select rolname, rolpassword from pg_authid where rolname in ('rot_a', 'rot_b') order by 1")
+    assert passwords[0] == ("rot_a", None)
+    assert passwords[1].rolpassword.startswith("SCRAM-SHA-256$4096:")
+    clock.moment = datetime(2026, 8, 1, tzinfo=UTC)
+    assert app.through().outcome is Outcome.OK
+    assert make_url(store.get("app-database-url")).username == "rot_a"
+
+
+def test_a_login_that_is_still_used_is_not_disabled(
+    rotate: Callable[..., Rotate], database_login: str, settings: Settings, clock: ManualClock
+) -> None:
+    app = rotate(DATABASE)
+    app.through()
+    clock.advance(DAY)
+    database = Database(replace(settings, database_url=database_login), "app", pool_size=1)
+    with database.transaction():
+        result = app.run()
+    database.close()
+    assert (result.outcome, "1 sessions still use login rot_a" in (result.error or "")) == (Outcome.PARTIAL, True)
+    assert connects(database_login, settings) is not None
+
+
+@pytest.mark.parametrize("after_grace", [False, True], ids=["while both work", "while it is disabled"])
+def test_a_database_login_goes_back_with_its_password(
+    rotate: Callable[..., Rotate], database_login: str, store: LocalSecrets, settings: Settings, clock: ManualClock,
+    *, after_grace: bool,
+) -> None:  # fmt: skip
+    app = rotate(DATABASE)
+    app.through()
+    new = store.get("app-database-url")
+    if after_grace:
+        clock.advance(DAY)
+        app.run()
+    result = app.run(back=["app-database-url"])
+    assert result.outcome is Outcome.OK, result.error
+    assert store.get("app-database-url") == database_login
+    assert (connects(database_login, settings) is not None, connects(new, settings)) == (True, None)
+
+
+def test_a_new_login_that_does_not_pass_its_test_is_given_to_nobody(
+    rotate: Callable[..., Rotate], database_login: str, store: LocalSecrets, db: Database
+) -> None:
+    with db.transaction() as connection:  # nobody new may connect
+        name = connection.execute(text("select current_database()")).scalar_one()
+        connection.exec_driver_sql(f'revoke connect on database "{name}" from public')
+        connection.exec_driver_sql(f'grant connect on database "{name}" to "rotate-secrets", {LOGINS[0]}')
+    result = rotate(DATABASE).through()
+    assert (result.outcome, result.counts["rolled_back"]) == (Outcome.PARTIAL, 1)
+    assert store.get("app-database-url") == database_login
+    with db.transaction() as connection:
+        left = connection.execute(text("select rolcanlogin from pg_roles where rolname = 'rot_b'")).scalar_one()
+    assert left is False
+
+
+def test_stripes_secret_overlaps_and_the_old_endpoint_goes(
+    rotate: Callable[..., Rotate], stripe: StripeServer, store: LocalSecrets, clock: ManualClock
+) -> None:
+    hook = rotate(WEBHOOK, stripe_emulator=stripe.url)
+    result = hook.through()
+    assert result.outcome is Outcome.OK, result.error
+    new, old = store.get("stripe-webhook-secret").split()
+    assert (new.startswith("whsec_"), old) == (True, "whsec_the_first_one")
+    assert [e["url"] for e in stripe.store.newest("webhook_endpoint")].count(URL) == 2
+    clock.advance(DAY)
+    assert hook.run().counts["disabled"] == 1
+    assert store.get("stripe-webhook-secret") == new
+    here = [e for e in stripe.store.newest("webhook_endpoint") if e["url"] == URL]
+    assert [stripe.store.webhook_secrets[e["id"]] for e in here] == [new]
+    assert here[0]["enabled_events"] == ["customer.subscription.updated"]
+    clock.advance(7 * DAY)
+    hook.run()
+    assert states(store, "stripe-webhook-secret") == ["destroyed", "destroyed", "enabled"]
+
+
+def test_stripes_secret_goes_back_during_the_overlap(
+    rotate: Callable[..., Rotate], stripe: StripeServer, store: LocalSecrets
+) -> None:
+    hook = rotate(WEBHOOK, stripe_emulator=stripe.url)
+    hook.through()
+    assert hook.run(back=["stripe-webhook-secret"]).outcome is Outcome.OK
+    assert store.get("stripe-webhook-secret") == "whsec_the_first_one"
+    assert len([e for e in stripe.store.newest("webhook_endpoint") if e["url"] == URL]) == 1
+
+
+def test_a_manual_secret_waits_for_its_operator_and_is_tested(
+    rotate: Callable[..., Rotate], store: LocalSecrets, web: Web, clock: ManualClock
+) -> None:
+    store.add("stripe-api-key", "sk_test_old")
+    key = rotate({**MANUAL, "check_url": web.url})
+    result = key.through()
+    assert (result.outcome, result.counts["awaiting_operator"]) == (Outcome.OK, 1)
+    assert any("keeper secret add stripe-api-key" in line for line in web.posted)
+    clock.advance(DAY)
+    store.add("stripe-api-key", "sk_test_new_one")
+    assert key.run().counts["promoted"] == 1
+    assert web.bearers == ["sk_test_new_one"]
+    clock.advance(DAY)
+    assert key.run().counts["disabled"] == 1
+    assert states(store, "stripe-api-key") == ["disabled", "enabled"]
+
+
+def test_a_manual_value_that_does_not_work_is_left_for_the_one_before(
+    rotate: Callable[..., Rotate], store: LocalSecrets, web: Web
+) -> None:
+    store.add("stripe-api-key", "sk_test_old")
+    key = rotate({**MANUAL, "check_url": web.url})
+    key.through()
+    store.add("stripe-api-key", "sk_test_mistyped")
+    web.check_status = 401
+    assert key.run().outcome is Outcome.PARTIAL
+    assert store.get("stripe-api-key") == "sk_test_old"
+
+
+def test_one_secrets_trouble_keeps_no_other_from_its_rotation(
+    rotate: Callable[..., Rotate], store: LocalSecrets
+) -> None:
+    store.add("app-database-url", "not a url at all ://")
+    result = rotate(DATABASE, TOKEN).through()
+    assert (result.outcome, result.counts["promoted"]) == (Outcome.PARTIAL, 1)
+    assert "app-database-url" in (result.error or "")
+    assert store.get("internal-api-token")
+
+
+def test_no_value_is_in_the_ledger_the_log_or_a_message(
+    rotate: Callable[..., Rotate], stripe: StripeServer, database_login: str, store: LocalSecrets, web: Web, rows: Rows,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    result = rotate(DATABASE, TOKEN, WEBHOOK, MANUAL, stripe_emulator=stripe.url).through()
+    assert result.outcome is Outcome.OK, result.error
+    store.add("stripe-api-key", "sk_test_another")
+    tables = rows("select table_name from information_schema.tables where table_schema = 'groundskeeper'")
+    kept = [str(rows(f"select * from groundskeeper.{table}")) for (table,) in tables if table != "run_request"]
+    told = capfd.readouterr()
+    everything = "".join([*kept, told.out, told.err, *web.posted, json.dumps(result.document())])
+    names = ("app-database-url", "internal-api-token", "stripe-webhook-secret", "stripe-api-key")
+    values = [store.get(n, str(v.number)) for n in names for v in store.versions(n)]
+    for value in (
+        *values,
+        *(p for v in values for p in v.split()),
+        make_url(store.get(names[0])).password,
+        "slackpath",
+    ):
+        assert value not in everything
