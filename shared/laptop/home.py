@@ -20,7 +20,7 @@ PROJECT = "demo-groundskeeper"
 DATABASE = "platform"
 
 # The demo's data is nobody's: its purges act, and no backup has to be verified first.
-DEMO = {"KEEPER_MODE": "enforce", "KEEPER_BACKUP_GATE_HOURS": "0"}
+DEMO = {"KEEPER_MODE": "enforce", "KEEPER_BACKUP_GATE_HOURS": "0", "THREAT_FEEDS": "samples", "DARK_WEB": "samples"}
 
 
 def folder() -> Path:

@@ -1,0 +1,81 @@
+"""Whom no feed may list: one's own names and networks, and the infrastructure half the world stands on.
+
+A name on the list covers what is below it. Of major infrastructure only the host itself is kept out: a page on a
+hosting service may be malicious, the service's name may not be blocked. Of one's own nothing is ever listed.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from urllib.parse import urlsplit
+
+from shared.feeds.indicators import Indicator
+
+Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """`own` are names of ours, `domains` major infrastructure's, `networks` addresses of either."""
+
+    own: tuple[str, ...]
+    domains: tuple[str, ...]
+    networks: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for network in self.networks:
+            ip_network(network)  # a ValueError names it
+
+    @cached_property
+    def _own(self) -> frozenset[str]:
+        return frozenset(name.lower() for item in self.own for name in item.split(",") if name)
+
+    @cached_property
+    def _majors(self) -> frozenset[str]:
+        return frozenset(map(str.lower, self.domains))
+
+    @cached_property
+    def _networks(self) -> tuple[Network, ...]:
+        return tuple(map(ip_network, self.networks))
+
+    def covers(self, indicator: Indicator) -> bool:
+        """Whether `indicator` must not be listed."""
+        kind, value = indicator.kind, indicator.value
+        if kind == "domain":
+            return _under(value, self._majors) or _under(value, self._own)
+        if kind == "url":
+            return self._covers_url(value)
+        if not self._networks:
+            return False
+        if kind in ("ipv4", "ipv6"):
+            return self._within(ip_network(value))
+        if kind == "ip_port":
+            return self._within(ip_network(value.rpartition(":")[0].strip("[]")))
+        return kind == "cidr" and self._within(ip_network(value))
+
+    def _covers_url(self, url: str) -> bool:
+        host = url.partition("://")[2].partition("/")[0]
+        if _under(host.partition(":")[0], self._own):
+            return True
+        bare = url.endswith("/") and url.count("/") == 3
+        if bare and _under(host.partition(":")[0], self._majors):
+            return True
+        if self._networks and (host[-1:].isdigit() or host.startswith("[")):
+            try:
+                address = ip_address(urlsplit(url).hostname or "")
+            except ValueError:
+                return False
+            return self._within(ip_network(address))
+        return False
+
+    def _within(self, network: Network) -> bool:
+        return any(network.version == n.version and network.overlaps(n) for n in self._networks)
+
+
+def _under(name: str, names: frozenset[str]) -> bool:
+    """Whether `name` or what it is below stands in `names`."""
+    while name:
+        if name in names:
+            return True
+        _, _, name = name.partition(".")
+    return False

@@ -1,0 +1,244 @@
+"""Into threat_intelligence: one COPY and one merge a copy, by canonical key; and scores that sink with age.
+
+Each source keeps its own entry in `sources` (who says so, where to look, when it saw it last, how sure it is), so the
+row always says why it is there. Sources are taken as independent witnesses: together they are as sure as
+1 - (1 - a)(1 - b)…, 99 % at most each. No row is ever deleted: what nobody sees any more expires.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, text
+
+from shared.context import Context
+from shared.copying import copy, escaped
+from shared.feeds.allowed import Allowed
+from shared.feeds.formats import Bad, Record
+from shared.feeds.indicators import Reader, Unfit
+
+# Kept of a copy's refused rows; the counts have them all.
+_MOST_REJECTS = 1000
+_LONGEST_CONTENT = 300
+
+_MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d:\d\d))?(?:\.\d+)?\s*(?:Z|UTC|([+-]\d\d:?\d\d))?")
+
+_STAGE = text("""
+create temporary table feed_stage (
+  canonical_key text, indicator_type text, indicator text, confidence smallint, severity text, description text,
+  reference text, first_seen timestamptz, last_seen timestamptz, days int
+) on commit drop
+""")
+_COLUMNS = (
+    "canonical_key, indicator_type, indicator, confidence, severity, description, reference, first_seen, last_seen,"
+    " days"
+)
+
+# A row that says nothing new is not written again; that it is still listed is noted once in `refresh`.
+_MERGE = text(
+    """
+with merged as (
+insert into threat_intelligence as t (
+    canonical_key, indicator_type, indicator, confidence, base_confidence, severity, description, sources,
+    first_seen, last_seen, expires_at, created_at
+)
+select distinct on (s.canonical_key)
+       s.canonical_key, s.indicator_type, s.indicator, s.confidence, s.confidence, s.severity, s.description,
+       jsonb_build_array(jsonb_build_object(
+         'source', cast(:feed as text), 'reference', s.reference, 'seen_at', least(s.last_seen, :now),
+         'confidence', s.confidence)),
+       least(s.first_seen, s.last_seen, :now), least(s.last_seen, :now),
+       least(s.last_seen, :now) + s.days * interval '1 day', :now
+  from feed_stage s
+ order by s.canonical_key, s.confidence desc, s.last_seen desc
+on conflict (canonical_key) do update
+   set sources = (
+         select coalesce(jsonb_agg(e order by e ->> 'source'), '[]')
+           from jsonb_array_elements(t.sources) e
+          where e ->> 'source' <> :feed
+       ) || excluded.sources,
+       base_confidence = combined_confidence(t.sources, excluded.sources, :feed),
+       confidence = combined_confidence(t.sources, excluded.sources, :feed),
+       severity = coalesce(excluded.severity, t.severity),
+       description = coalesce(t.description, excluded.description),
+       first_seen = least(t.first_seen, excluded.first_seen),
+       last_seen = greatest(t.last_seen, excluded.last_seen),
+       expires_at = case when excluded.expires_at is not null then greatest(t.expires_at, excluded.expires_at) end
+ where not t.sources @> jsonb_build_array(jsonb_build_object('source', cast(:feed as text)))
+    or excluded.last_seen > t.last_seen + :refresh
+    or not t.sources @> jsonb_build_array(
+         jsonb_build_object('source', cast(:feed as text), 'confidence', excluded.base_confidence))
+returning t.xmax = 0 as fresh
+)
+select count(*) as written, count(*) filter (where fresh) as added from merged
+""".replace(
+        "combined_confidence(t.sources, excluded.sources, :feed)",
+        """(
+         select round(100 * (1 - exp(sum(ln(1 - least(cast(e ->> 'confidence' as numeric), 99) / 100)))))
+           from (
+             select e from jsonb_array_elements(t.sources) e where e ->> 'source' <> :feed
+             union all
+             select excluded.sources -> 0
+           ) as all_of_them (e)
+       )""",
+    )
+)
+
+
+@dataclass
+class Tally:
+    """What became of a copy's entries: each is exactly one of these."""
+
+    accepted: int = 0
+    unfit: int = 0
+    allowed: int = 0
+    rejects: list[tuple[int, str, str]] = field(default_factory=list)
+
+    @property
+    def entries(self) -> int:
+        return self.accepted + self.unfit + self.allowed
+
+    def refuse(self, number: int, reason: str, content: str, *, allowed: bool = False) -> None:
+        """Note an entry that is not taken."""
+        if allowed:
+            self.allowed += 1
+        else:
+            self.unfit += 1
+        if len(self.rejects) < _MOST_REJECTS:
+            whole = content[:_LONGEST_CONTENT].encode("utf-8", "replace").decode()
+            self.rejects.append((number, reason, whole))
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How entries of one feed become rows: by which reader, against which allow-list, how sure, for how long.
+
+    `days` maps a kind to the days until a row of it expires, 0 for never. `current`: a list of what is so now, so that
+    to stand on it is to be seen; without, an entry's own moment counts.
+    """
+
+    reader: Reader
+    allowed: Allowed
+    confidence: int
+    days: dict[str, int]
+    current: bool
+
+    def lines(self, entries: Iterable[Record | Bad], now: datetime, tally: Tally) -> Iterator[str]:
+        """Lines for COPY, one an accepted entry; the others go to `tally`."""
+        stamp = now.isoformat()
+        read, covers = self.reader.read, self.allowed.covers
+        for entry in entries:
+            if isinstance(entry, Bad):
+                tally.refuse(*entry)
+                continue
+            number, given, kind, confidence, severity, description, reference, first_seen, last_seen = entry
+            try:
+                indicator = read(given, kind)
+            except Unfit as unfit:
+                tally.refuse(number, str(unfit), given)
+                continue
+            if covers(indicator):
+                tally.refuse(number, "on the allow-list", given, allowed=True)
+                continue
+            tally.accepted += 1
+            first = _moment(first_seen) if first_seen else None
+            last = None if self.current or not last_seen else _moment(last_seen)
+            last = last or (stamp if self.current else first) or stamp
+            days = self.days.get(indicator.kind, 0)
+            value = escaped(indicator.value)
+            line = (
+                f"{indicator.kind}:{value}\t{indicator.kind}\t{value}"
+                f"\t{self.confidence if confidence is None else confidence}\t{escaped(severity)}"
+                f"\t{escaped(description)}\t{escaped(reference)}\t{first or last}\t{last}\t{days or _NULL}\n"
+            )
+            # JSON may hold halves of characters, which no text of PostgreSQL does
+            yield line if line.isascii() else line.encode("utf-8", "replace").decode()
+
+
+_NULL = "\\N"
+
+
+def _moment(given: str) -> str | None:
+    """A moment as ISO 8601; UTC where it says nothing else. None for what is no moment."""
+    if not isinstance(given, str) or not (found := _MOMENT.fullmatch(given.strip())):
+        return None
+    moment = f"{found[1]}T{found[2] or '00:00:00'}{found[3] or '+00:00'}"
+    try:
+        datetime.fromisoformat(moment)
+    except ValueError:
+        return None
+    return moment
+
+
+def stage(connection: Connection, lines: Iterable[str]) -> int:
+    """Load `lines` beside the table, for as long as the transaction lasts; how many."""
+    connection.execute(_STAGE)
+    return copy(connection, "feed_stage", _COLUMNS, lines)
+
+
+def merge(connection: Connection, feed: str, *, now: datetime, refresh: timedelta) -> tuple[int, int]:
+    """Merge what is staged; how many rows were written, and how many of them are new."""
+    row = connection.execute(_MERGE, {"feed": feed, "now": now, "refresh": refresh}).one()
+    return int(row.written), int(row.added)
+
+
+_REJECTED = text("delete from groundskeeper.feed_reject where feed = :feed")
+
+
+def quarantine(connection: Connection, feed: str, tally: Tally, now: datetime) -> None:
+    """Keep the first refused entries of this copy, with their reasons, in place of those of the copy before."""
+    connection.execute(_REJECTED, {"feed": feed})
+    unique = {number: (reason, content) for number, reason, content in tally.rejects}
+    copy(
+        connection,
+        "groundskeeper.feed_reject",
+        "feed, number, reason, content, rejected_at",
+        (
+            f"{escaped(feed)}\t{number}\t{escaped(reason)}\t{escaped(content)}\t{now.isoformat()}\n"
+            for number, (reason, content) in unique.items()
+        ),
+    )
+
+
+# --- age
+
+# As MISP's decaying models do it: base * (1 - (t / lifetime) ^ (1 / speed)). Mokaddem et al., "Taxonomy driven
+# indicator scoring in MISP threat intelligence platforms", arXiv:1902.03914
+_AGE = text("""
+update threat_intelligence t
+   set confidence = a.score
+  from (
+    select id,
+           case when expires_at <= :now then 0 else
+             round(base_confidence * (1 - power(
+               cast(greatest(extract(epoch from :now - last_seen), 0) as double precision)
+                 / cast(extract(epoch from expires_at - last_seen) as double precision),
+               1 / cast(:speed as double precision))))
+           end as score
+      from threat_intelligence
+     where id > :after
+       and id <= :upto
+       and base_confidence is not null
+       and expires_at > last_seen
+  ) a
+ where t.id = a.id
+   and (abs(t.confidence - a.score) >= cast(:step as int) or (a.score = 0 and t.confidence <> 0))
+""")
+_LAST_ID = text("select coalesce(max(id), 0) from threat_intelligence")
+_IDS = 100_000
+
+
+def age(ctx: Context, *, speed: float, step: int) -> int:
+    """Lower the scores of what was not seen lately, where that makes `step` points or all of it; how many rows."""
+    with ctx.read() as connection:
+        last = int(connection.execute(_LAST_ID).scalar_one())
+    changed = 0
+    for after in range(0, last, _IDS):
+        with ctx.begin() as connection:
+            done = connection.execute(
+                _AGE, {"now": ctx.now, "after": after, "upto": after + _IDS, "speed": speed, "step": step}
+            )
+            changed += done.rowcount
+        ctx.progress(after, last)
+    return changed
