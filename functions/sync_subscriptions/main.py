@@ -28,7 +28,7 @@ def run(ctx: Context, params: Params) -> dict[str, int]:
     listing = sweep.listed(ctx, stripe, params.tiers)
     with ctx.read() as connection:
         sweep.check(connection, listing, most_missing_percent=params.most_missing_percent)
-    found, strays = sweep.strays(ctx, stripe, listing, most=params.most_lookups)
+    strays = sweep.strays(ctx, stripe, listing, most=params.most_lookups)
     with ctx.read() as connection:
         drift = sweep.drift(connection, listing)
     failures = repair.failures(ctx)
@@ -36,16 +36,16 @@ def run(ctx: Context, params: Params) -> dict[str, int]:
         ("subscriptions", listing.subscriptions),
         ("customers", len(listing.standings)),
         ("accounts", drift.accounts),
-        ("drift", len(drift.changes) + len(found)),
-        ("strays", strays),
+        ("drift", len(drift.changes) + len(strays.found)),
+        ("strays", strays.all),
         ("grants_kept", drift.granted),
         ("unknown", len(drift.unknown)),
     ):
         ctx.counts = {**ctx.counts, name: count}  # an attempt that goes on after a kill counts them anew
-    ctx.authorize(repair.plan_of(drift, found, len(failures)))
+    ctx.authorize(repair.plan_of(drift, strays.found, len(failures)))
     work = repair.Repair(ctx, stripe, params.tiers, listing.standings, before)
     work.apply(drift.changes)
-    work.link(found)
+    work.link(strays)
     work.replay(failures)
     counts = {**ctx.counts, "stripe_calls": stripe.calls}
     if drift.unknown or work.failed:

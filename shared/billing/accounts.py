@@ -4,6 +4,7 @@ A customer is an account's because the platform stored it, or because a Checkout
 its e-mail address. All writes to an account take its row first, so that two of them come one after the other.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,9 @@ from shared.billing.tiers import NOTHING, TIERS, Standing, better
 from shared.context import Context
 
 TOPIC = "billing-events"
+
+# An account id as a session may name it: anybody can write that into a payment link's address.
+ACCOUNT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 
 class Changed(Exception):

@@ -1,4 +1,4 @@
-"""Stripe as billing uses it: a customer's subscriptions, all of them, and the sessions that began them. Reads only.
+"""Stripe as billing uses it: a customer's subscriptions, all of them, and its Checkout sessions. Reads only.
 
 The stripe library is imported when the first client is made. Its errors become outcomes without their messages, which
 may quote what Stripe sent.
@@ -112,14 +112,17 @@ class Stripe:
                 raise Retry("Stripe's listing goes in a circle")
             after = {"starting_after": page.data[-1].id}
 
-    def reference(self, subscription_id: str) -> tuple[str, int] | None:
-        """The client_reference_id and time of the Checkout session that began a subscription, if one did."""
-        found = self._asked(self._v1.checkout.sessions.list, {"subscription": subscription_id, "limit": 1})
-        for one in found.data:
+    def references(self, customer_id: str) -> list[tuple[str, int]]:
+        """The client_reference_id and time of the customer's finished Checkouts of subscriptions, the oldest first."""
+        given = {"customer": customer_id, "status": "complete", "limit": PAGE}
+        try:
+            found = self._asked(self._v1.checkout.sessions.list, given).data
+        except UnknownCustomer:
+            return []
+        for one in found:
             self._same_mode(one.livemode)
-            if one.client_reference_id:
-                return str(one.client_reference_id), int(one.created)
-        return None
+        named = [one for one in found if one.client_reference_id and one.mode == "subscription"]
+        return sorted(((one.client_reference_id, one.created) for one in named), key=lambda pair: pair[1])
 
     def _deleted(self, customer_id: str) -> bool:
         return bool(getattr(self._asked(self._v1.customers.retrieve, customer_id), "deleted", False))

@@ -12,12 +12,10 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from shared.billing.accounts import Link
+from shared.billing.accounts import ACCOUNT_ID, Link
 
 SECRET = "stripe-webhook-secret"  # noqa: S105 - its name
 
-# An account id as a session may name it: anybody can write that into a payment link's address.
-_ACCOUNT = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _ID = re.compile(r"[A-Za-z0-9_]{1,255}")
 
 SESSION = "checkout.session.completed"
@@ -101,7 +99,7 @@ def _about(event: Event, data: Mapping[str, Any]) -> Event:
     if not (isinstance(customer, str) and _ID.fullmatch(customer)):
         customer, unusable = None, "it names no customer"
     if session and (reference := data.get("client_reference_id")) is not None:
-        if isinstance(reference, str) and _ACCOUNT.fullmatch(reference) and isinstance(data.get("created"), int):
+        if isinstance(reference, str) and ACCOUNT_ID.fullmatch(reference) and isinstance(data.get("created"), int):
             link = Link(reference, datetime.fromtimestamp(data["created"], UTC))
         else:
             unusable = "its client_reference_id is no account's id"

@@ -96,9 +96,12 @@ class Repair:
             lowered = settled.change.lowers
             self._ctx.count("downgraded" if lowered else "not_confirmed")
 
-    def link(self, found: Sequence[Found]) -> None:
+    def link(self, strays: sweep.Strays) -> None:
         """Give customers to the accounts their sessions named."""
-        for one in found:
+        if strays.looked:
+            with self._ctx.begin() as connection:
+                sweep.remember_looking(connection, strays, self._ctx.clock.now())
+        for one in strays.found:
             settled = settle(self._ctx, self._stripe, self._rules, one.customer_id, link=one.link, may_lower=False)
             self._ctx.count("linked" if settled.outcome == "done" else "not_linked")
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, text
 
-from shared.billing.accounts import Change, Customer, Link, Profile, decided
+from shared.billing.accounts import ACCOUNT_ID, Change, Customer, Link, Profile, decided
 from shared.billing.client import Stripe
 from shared.billing.tiers import Rules, Standing, Subscription, better, standing
 from shared.context import Context
@@ -104,13 +104,21 @@ _KNOWN = text(f"""
      where p.stripe_customer_id is not null
        and p.stripe_subscription_id is not null""")
 
+# Who pays is looked for every night, since the account may come into being later; who does not, once.
 _NOBODYS = text(f"""
     with {_SWEPT}, {_LINK}
-    select s.customer_id, s.subscription_id
+    select s.customer_id
       from swept s
-     where s.subscription_id is not null
+      left join groundskeeper.billing_customer b on b.customer_id = s.customer_id
+     where (s.subscription_id is not null or b.asked_at is null)
        and not exists (select 1 from link l where l.customer_id = s.customer_id)
      order by s.rank collate "C" desc""")
+
+_LOOKED = text("""
+    insert into groundskeeper.billing_customer (customer_id, asked_at)
+    select customer, :now
+      from unnest(cast(:customers as text[])) as c (customer)
+    on conflict (customer_id) do update set asked_at = excluded.asked_at""")
 
 _DIFFERING = text(f"""
     with {_SWEPT}, {_LINK}, best as (
@@ -161,19 +169,35 @@ def check(connection: Connection, listing: Listing, *, most_missing_percent: int
         )
 
 
-def strays(ctx: Context, stripe: Stripe, listing: Listing, *, most: int) -> tuple[list[Found], int]:
-    """Those paying customers nobody has whose session names an account, and how many nobody has at all.
+@dataclass(frozen=True)
+class Strays:
+    """Customers nobody has: those `looked` for, those `found` by their session, and how many there are in `all`."""
 
-    At most `most` are looked up, a request each, the newest first; the rest next time.
+    looked: tuple[str, ...]
+    found: tuple[Found, ...]
+    all: int
+
+
+def strays(ctx: Context, stripe: Stripe, listing: Listing, *, most: int) -> Strays:
+    """Look for the sessions of customers nobody has, a request each, those that pay and are new first.
+
+    At most `most` are looked for; the rest next time.
     """
     with ctx.read() as connection:
-        nobodys = connection.execute(_NOBODYS, _binds(listing)).all()
+        nobodys = list(connection.execute(_NOBODYS, _binds(listing)).scalars())
+    looked = tuple(nobodys[:most])
     found = []
-    for customer_id, subscription_id in nobodys[:most]:
-        if reference := stripe.reference(subscription_id):
-            account_id, moment = reference
+    for customer_id in looked:
+        named = [pair for pair in stripe.references(customer_id) if ACCOUNT_ID.fullmatch(pair[0])]
+        if named:
+            account_id, moment = named[0]
             found.append(Found(customer_id, Link(account_id, datetime.fromtimestamp(moment, UTC))))
-    return found, len(nobodys)
+    return Strays(looked, tuple(found), len(nobodys))
+
+
+def remember_looking(connection: Connection, strays: Strays, now: datetime) -> None:
+    """Write down who was looked for."""
+    connection.execute(_LOOKED, {"customers": list(strays.looked), "now": now})
 
 
 def drift(connection: Connection, listing: Listing) -> Drift:

@@ -97,19 +97,24 @@ class StripeServer:
     ) -> None:
         """`key` is the API key it takes; a key of the other mode is answered as Stripe does. `checked=False` spares
         the validation, for benchmarks."""
-        self.store, self._key, self._checked = store, key, checked
+        self._key, self._checked = key, checked
         self._limit = _Bucket(per_second) if per_second else None
         self._clock = store.clock
         self.faults: list[Fault] = []
         self.calls: list[tuple[str, str]] = []
-        self._done: dict[str, tuple[str, int, Object]] = {}  # by idempotency key
         self._lock = threading.Lock()
-        self._routes = list(_routes(self))
+        self.reset(store)
         self.release, self.reached = threading.Event(), threading.Event()
         self._server = next(server for port in free_ports(port) if (server := _bind(self._serve, port)) is not None)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="stripe", daemon=True)
         self._thread.start()
+
+    def reset(self, store: Store) -> None:
+        """Serve another store from now on."""
+        self.store = store
+        self._done: dict[str, tuple[str, int, Object]] = {}  # by idempotency key
+        self._routes = _routes(self)
 
     def stop(self) -> None:
         """Answer no more."""

@@ -44,15 +44,24 @@ class World:
         self.secrets.add("stripe-api-key", KEY)
         self.secrets.add("stripe-webhook-secret", HOOK)
         self._runners: dict[str, Runner] = {}
+        self.prices()
+
+    def prices(self) -> None:
+        """The three prices there are."""
         self.store.price({"unit_amount": "900", "lookup_key": "pro_monthly"}, PRO)
         self.store.price({"unit_amount": "9000", "lookup_key": "pro_yearly"}, YEARLY)
         self.store.price({"unit_amount": "100"}, FOREIGN)
         self.events.clear()
 
     def close(self) -> None:
+        self.forget_runners()
+        self.server.stop()
+
+    def forget_runners(self) -> None:
+        """Let the next run read its settings anew."""
         for runner in self._runners.values():
             runner.close()
-        self.server.stop()
+        self._runners.clear()
 
     def with_variables(self, **variables: str) -> Settings:
         """The settings with more of an environment."""

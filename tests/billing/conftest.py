@@ -1,0 +1,3 @@
+"""Billing's fixtures."""
+
+from tests.billing.fixtures import world as world
