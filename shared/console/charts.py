@@ -8,7 +8,7 @@ from markupsafe import Markup, escape
 from shared.console.ledger import PARTS
 
 _WIDTH, _HEIGHT = 96, 24
-_PART, _ROW = 5, 14
+_PART, _ROW, _NAMES = 5, 14, 140
 
 
 def sparkline(seconds: Sequence[float], label: str) -> Markup:
@@ -27,14 +27,14 @@ def sparkline(seconds: Sequence[float], label: str) -> Markup:
 def timeline(tasks: Iterable[str], day: Mapping[str, Mapping[int, tuple[str, int]]]) -> Markup:
     """A row a task, a mark where it ran. The table below it says the same in words."""
     names = [name for name in tasks if name in day]
-    width, height = PARTS * _PART, len(names) * _ROW
+    width, height = _NAMES + PARTS * _PART, len(names) * _ROW
     hours = Markup().join(
         Markup('<line x1="{x}" x2="{x}" y1="0" y2="{h}" class="hour"/>').format(x=x, h=height)
-        for x in range(0, width + 1, PARTS * _PART // 24 * 3)
+        for x in range(_NAMES, width + 1, PARTS * _PART // 24 * 3)
     )
     rows = Markup().join(_row(i, name, day[name]) for i, name in enumerate(names))
     return Markup(
-        '<svg class="timeline" viewBox="0 0 {w} {h}" role="img" preserveAspectRatio="none"'
+        '<svg class="timeline" viewBox="0 0 {w} {h}" role="img"'
         ' aria-label="Runs of the last 24 hours, a row a task">{hours}{rows}</svg>'
     ).format(w=width, h=max(height, 1), hours=hours, rows=rows)
 
@@ -49,11 +49,18 @@ def _row(number: int, name: str, parts: Mapping[int, tuple[str, int]]) -> Markup
             marks.append((start, part + 1, outcome, sum_of + runs))
         else:
             marks.append((part, part + 1, outcome, runs))
-    return Markup().join(
+    label = Markup('<text x="2" y="{y}">{name}</text>').format(y=number * _ROW + _ROW - 4, name=name)
+    return label + Markup().join(
         Markup(
             '<rect x="{x}" y="{y}" width="{w}" height="{h}" class="o-{o}"><title>{name}: {runs} {o}</title></rect>'
         ).format(
-            x=start * _PART, y=number * _ROW + 2, w=(end - start) * _PART, h=_ROW - 4, o=escape(o), name=name, runs=runs
+            x=_NAMES + start * _PART,
+            y=number * _ROW + 2,
+            w=(end - start) * _PART,
+            h=_ROW - 4,
+            o=escape(o),
+            name=name,
+            runs=runs,
         )
         for start, end, o, runs in marks
     )

@@ -106,7 +106,7 @@ _DAY = text("""
 
 
 def _run(row: Row[Any]) -> Run:
-    return Run(*row)
+    return Run(*tuple(row))
 
 
 def newest(connection: Connection, tasks: Iterable[str]) -> dict[str, list[Run]]:

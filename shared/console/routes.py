@@ -38,7 +38,7 @@ class Console:
     who: Visitor
     docs: str
 
-    def page(self, template: str, *, here: str = "", status: int = 200, **values: Any) -> Answer:
+    def page(self, template: str, *, here: str | None = None, status: int = 200, **values: Any) -> Answer:
         """The page, with what every page shows."""
         return page(
             template,
@@ -97,7 +97,7 @@ def form_of(request: Request) -> dict[str, str]:
 def _overview(console: Console, _request: Request) -> Answer:
     with console.ctx.read() as connection:
         shown = overview(connection, console.tasks, now=console.ctx.now, me=console.ctx.task.name)
-    return console.page("overview", shown=shown, outside=console.ctx.settings.paused)
+    return console.page("overview", here="", shown=shown, outside=console.ctx.settings.paused)
 
 
 def _task(console: Console, request: Request, name: str) -> Answer:

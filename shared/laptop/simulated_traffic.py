@@ -94,6 +94,8 @@ def invariants(
     if "db_cleanup" in tasks:
         found += _counted(database, before, hours)
         found.append(_kept_too_long(database, tasks["db_cleanup"], now))
+    if "outbox_relay" in tasks:
+        found.append(_all_published(database))
     return found
 
 
@@ -107,6 +109,16 @@ def _nothing_left_running(database: Database) -> "Invariant":
 
     left = _one(database, "select count(*) from groundskeeper.task_attempt where ended_at is null")
     return Invariant("no run is left without an ending", left == 0, f"{left} attempts hold a lease")
+
+
+def _all_published(database: Database) -> "Invariant":
+    from shared.laptop.simulation import Invariant
+
+    waiting = _one(
+        database,
+        "select count(*) from outbox_event where published_at is null and attempts = 0 and topic = 'app-events'",
+    )
+    return Invariant("every event is published, or has an attempt that says why not", not waiting, f"{waiting} wait")
 
 
 def _counted(database: Database, before: Mapping[str, int], hours: int) -> "list[Invariant]":

@@ -36,7 +36,7 @@ def _history(database: Database) -> None:
             if not isinstance(trigger, Cron | Every):
                 continue
             slot = last_slot(trigger, NOW)
-            for _ in range(160 if isinstance(trigger, Every) else 40):
+            for _ in range(1440 if isinstance(trigger, Every) else 40):
                 assert slot is not None
                 late = task.name == "vacuum_analyze" and slot == last_slot(trigger, NOW)
                 rows.append(

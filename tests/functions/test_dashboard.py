@@ -340,8 +340,9 @@ def test_over_a_million_runs_the_first_page_takes_less_than_a_fifth_of_a_second(
             text("""
             insert into groundskeeper.task_run
                    (run_id, task, run_key, trigger, outcome, counts, actor, code_version, started_at, finished_at)
-            select gen_random_uuid(), tasks[1 + n % array_length(tasks, 1)], cast(n as text), 'cron',
-                   case when n % 97 = 0 then 'failed' else 'ok' end, '{"rows": 12}', 'scheduler', 'v', at, at + '2 s'
+            select gen_random_uuid(), tasks[1 + mod(n, array_length(tasks, 1))], cast(n as text), 'cron',
+                   case when mod(n, 97) = 0 then 'failed' else 'ok' end, '{"rows": 12}', 'scheduler', 'v', at,
+                   at + '2 s'
               from (select n, cast(:names as text[]) as tasks,
                            cast(:now as timestamptz) - n * interval '34 s' as at
                       from generate_series(1, 1000000) n) r"""),

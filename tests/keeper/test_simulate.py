@@ -21,19 +21,15 @@ def run(names: tuple[str, ...], *, days: int, seed: int | None, full: timedelta)
         return simulate(tasks, start=START, days=days, seed=seed, folder=folder, full=full)
 
 
-@pytest.mark.parametrize("seed", [None, 3])
-def test_two_days_keep_every_promise(seed: int | None) -> None:
-    names = ("db_cleanup", "outbox_relay", "purge_audit")
-    done = run(names, days=2, seed=seed, full=timedelta(minutes=10))
+def test_two_days_keep_every_promise() -> None:
+    names = ("db_cleanup", "outbox_relay")
+    done = run(names, days=2, seed=3, full=timedelta(minutes=5))
     assert [one for one in done.invariants if not one.held] == []
     assert set(done.tallies) == set(names)
     assert done.tallies["outbox_relay"].slots == 2 * 1440 - 1  # the first slot is that at which the month begins
-    cleanup = done.tallies["db_cleanup"]
-    assert cleanup.slots == 2
-    if seed is None:
-        assert cleanup.outcomes["ok"] == 2
-        assert cleanup.counts["cookie_consent.deleted"] > 0
-        assert done.tallies["outbox_relay"].counts["published"] > 0
+    assert done.tallies["outbox_relay"].counts["outbox_event.published"] > 0
+    assert done.tallies["db_cleanup"].slots == 2
+    assert done.tallies["db_cleanup"].counts["cookie_consent.deleted"] > 0
 
 
 def test_the_command_prints_a_document_of_its_schema(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
