@@ -5,6 +5,7 @@ first: the receiver takes either, and knows an event that comes twice by its id.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import stripe
@@ -88,7 +89,7 @@ class StripeWebhook:
 
     def _delete(self, endpoints: list[str]) -> None:
         for endpoint in endpoints:
-            _asked(lambda endpoint=endpoint: self._hooks().delete(endpoint))
+            _asked(partial(self._hooks().delete, endpoint))
 
 
 def _asked(question: Callable[[], Any]) -> Any:

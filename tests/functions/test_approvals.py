@@ -234,15 +234,15 @@ def test_more_than_what_was_approved_is_refused(
 @pytest.mark.parametrize(
     ("who", "status"), [(None, 401), ("nobody", 403), ("eve", 403)], ids=["no token", "no claim", "not on the list"]
 )
-@pytest.mark.parametrize("way", ["list", "show", "approve", "reject"])
 def test_strangers_learn_and_decide_nothing(
-    opened: str, web: Web, cleanup: Endpoint, who: str | None, status: int, way: str
+    opened: str, web: Web, cleanup: Endpoint, who: str | None, status: int
 ) -> None:
-    if way in ("list", "show"):
-        answered, document = web.get("/approvals" if way == "list" else opened, who=who)
-    else:
-        answered, document = web.post(f"{opened}/{way}", {"why": "let me"}, who=who)
-    assert (answered, set(document), cleanup.asked) == (status, {"error"}, [])
+    answers = [
+        web.get("/approvals", who=who), web.get(opened, who=who),
+        *(web.post(f"{opened}/{way}", {"why": "let me"}, who=who) for way in ("approve", "reject")),
+    ]  # fmt: skip
+    assert [(answered, set(document)) for answered, document in answers] == [(status, {"error"})] * 4
+    assert cleanup.asked == []
 
 
 def test_a_decision_needs_a_fresh_sign_in_and_looking_does_not(opened: str, web: Web) -> None:
@@ -251,14 +251,14 @@ def test_a_decision_needs_a_fresh_sign_in_and_looking_does_not(opened: str, web:
     assert web.post(f"{opened}/reject", {"why": "x"}, ago=900)[0] == 200
 
 
-@pytest.mark.parametrize(
-    "body",
-    [b"", b"{", b"[]", b"\xff", {"why": 1}, {"why": ""}, {"why": "x" * 501}, {"why": "x", "break_glass": 1},
-     {"why": "x", "plan_hash": "other"}],
-)  # fmt: skip
-def test_a_body_that_is_no_decision_decides_nothing(opened: str, web: Web, body: Any) -> None:
-    status, answer = web.post(f"{opened}/approve", body, who="ben")
-    assert (status, set(answer)) == (400, {"error"})
+def test_a_body_that_is_no_decision_decides_nothing(opened: str, web: Web) -> None:
+    bodies: list[Any] = [
+        b"", b"{", b"[]", b"\xff", {"why": 1}, {"why": ""}, {"why": "x" * 501}, {"why": "x", "break_glass": 1},
+        {"why": "x", "plan_hash": "other"},
+    ]  # fmt: skip
+    for body in bodies:
+        status, answer = web.post(f"{opened}/approve", body, who="ben")
+        assert (status, set(answer)) == (400, {"error"}), body
 
 
 def test_what_is_not_there_is_not_found_and_a_wrong_method_is_said(opened: str, web: Web) -> None:

@@ -6,14 +6,17 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import yaml
 from sqlalchemy import text
 
-from shared import holds
+from shared import holds, manifest
 from shared.database import Database
 from shared.errors import Outcome
 from shared.keys.credentials import Credentials
+from shared.keys.data_keys import keys
 from shared.keys.keyring import Keyring
 from shared.keys.kms import Unreadable
+from shared.manifest import FUNCTIONS
 from tests.conftest import ManualClock, RunTask
 from tests.keys.conftest import Read, Write
 from tests.keys.conftest import accounts as accounts
@@ -225,3 +228,33 @@ def test_without_a_key_encryption_key_the_run_is_unavailable_and_says_what_to_se
     result = run_task("rotate_keys", using=settings_for(database_url))
     assert result.outcome is Outcome.UNAVAILABLE
     assert "KEEPER_KEY_KEK" in (result.error or "")
+
+
+def test_no_credential_and_no_key_is_in_the_ledger_or_the_log(
+    filled: dict[tuple[str, str], bytes], run_task: RunTask, db: Database, rows: Rows, keyring: Keyring,
+    clock: ManualClock, capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    clock.advance(DAY)
+    result = run_task("rotate_keys")
+    with db.transaction(read_only=True) as connection:
+        plain = [keyring.unwrap(key.wrapped) for key in keys(connection) if key.wrapped]
+    tables = rows("select table_name from information_schema.tables where table_schema = 'groundskeeper'")
+    told = capfd.readouterr()
+    everything = "".join(
+        [told.out, told.err, str(result), *(str(rows(f"select * from groundskeeper.{t}")) for (t,) in tables)]
+    )
+    ring = [file.read_text() for file in keyring._folder.iterdir()]
+    values = [*(value.decode() for value in filled.values()), *(p.hex() for p in plain), *map(str, plain), *ring]
+    assert not [value for value in values if value in everything]
+
+
+def test_a_retired_key_is_kept_longer_than_any_backup_or_archive() -> None:
+    """A month's backup is there for so many months; what is deleted from its bucket can come back for a while."""
+    keep = manifest.load(FUNCTIONS / "rotate_keys").params["keep_days"]["default"]
+    months = manifest.load(FUNCTIONS / "backup_database").params["keep"]["monthly"]
+    rules = manifest.load(FUNCTIONS / "db_cleanup").params["rules"]
+    archives = [rule["archive"]["keep_days"] for rule in rules if "archive" in rule]
+    buckets = yaml.safe_load((manifest.ROOT / "terraform" / "data" / "buckets.yaml").read_text())
+    tail = max(buckets[name].get("soft_delete_days", 0) for name in ("backups", "archive"))
+    assert keep > months * 31 + tail
+    assert keep > max(archives) + tail

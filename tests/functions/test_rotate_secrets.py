@@ -14,18 +14,20 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from shared import plans, secrets
-from shared.call import of_slot
+from shared.call import Request, by_hand, of_request, of_slot
 from shared.database import Database
 from shared.errors import Outcome
+from shared.laptop.firebase import VARIABLE, FirebaseAuth
 from shared.laptop.ports import free_ports
 from shared.laptop.stripe_server import StripeServer
 from shared.laptop.stripe_store import Store
-from shared.manifest import Cron
+from shared.manifest import FUNCTIONS, Cron, Http, load
 from shared.result import Result
 from shared.rotation.postgres import verifier
 from shared.secrets import LocalSecrets
 from shared.settings import Settings
 from tests.conftest import ManualClock, RunTask
+from tests.started import function
 
 Rows = Callable[..., list[Any]]
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -460,3 +462,37 @@ def test_no_value_is_in_the_ledger_the_log_or_a_message(
         "slackpath",
     ):
         assert value not in everything
+
+
+def test_from_the_schedule_over_http_to_slack(
+    run_task: RunTask, settings: Settings, store: LocalSecrets, clock: ManualClock, web: Web, rows: Rows,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """With the task's own targets: asked for on the first, approved by an operator over HTTP, run, told."""
+    store.add("alert-slack-url", web.url)
+    assert run_task("rotate_secrets", of_slot(Cron("0 0 1 * *"), FIRST)).outcome is Outcome.WAITING
+    firebase = FirebaseAuth("demo-groundskeeper", clock)
+    monkeypatch.setenv(VARIABLE, firebase.host)
+    firebase.users.add("ann@example.com", "a password", uid="ann", operator=True)
+    try:
+        with function(lambda request: run_task("rotate_secrets", by_hand(request))) as rotate_secrets:
+            using = replace(
+                settings,
+                operators=("ann@example.com", "ben@example.com"),
+                environ={**settings.environ, VARIABLE: firebase.host},
+                targets={"rotate_secrets": rotate_secrets.url},
+            )
+            (approval_id,) = rows("select approval_id from groundskeeper.approval")[0]
+            headers = {"authorization": "Bearer " + firebase.users.token("ann")}
+            body = json.dumps({"why": "the month's rotation"}).encode()
+            request = Request("POST", f"/approvals/{approval_id}/approve", {}, headers, body)
+            endpoint = next(t for t in load(FUNCTIONS / "approvals").triggers if isinstance(t, Http))
+            answer = run_task("approvals", of_request(request, endpoint), using=using)
+            assert answer.reply is not None
+            assert answer.reply.status == 200
+            assert [result.outcome for result in rotate_secrets.ended] == [Outcome.OK]
+    finally:
+        firebase.stop()
+    assert len(store.get("internal-api-token")) >= 40
+    assert any("approval" in line for line in web.posted[:1])
+    assert "internal-api-token: version 1 is in use" in web.posted[-1]

@@ -154,6 +154,8 @@ def test_above_the_cap_an_approval_is_listed_approved_and_run(keeper: Keeper, db
     assert refused.returncode == 3
     assert "3 rows (at most 2)" in " ".join(refused.stdout.split())
     (waiting,) = json.loads(keeper("approvals", "list", "--json").stdout)["approvals"]
+    shown = json.loads(keeper("approvals", "show", waiting["approval_id"], "--json").stdout)
+    assert (shown["approval"]["decision"], shown["plan"]["ceiling"]) == (None, {"rows": 3})
     approved = keeper("approvals", "approve", waiting["approval_id"], "--why", "looked at it", functions=functions)
     assert approved.returncode == 0, approved.stdout + approved.stderr
     with db.transaction(read_only=True) as connection:

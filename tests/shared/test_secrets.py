@@ -13,7 +13,7 @@ from google.cloud import secretmanager_v1
 
 from shared.errors import Outcome, Retry, Unavailable
 from shared.redaction import redact
-from shared.secrets import LocalSecrets, SecretManager, store
+from shared.secrets import LocalSecrets, Secret, SecretManager, Version, store
 from tests.conftest import settings_for
 from tests.shared.conftest import SLOT, MakeTask
 
@@ -90,8 +90,12 @@ class Client(secretmanager_v1.SecretManagerServiceClient):
             self.asked.append(request)
             return answer(request)
 
-        for method in (self._transport.access_secret_version, self._transport.add_secret_version):
-            self._transport._wrapped_methods[method] = answered
+        transport = self._transport
+        for method in (
+            transport.access_secret_version, transport.add_secret_version, transport.list_secret_versions,
+            transport.disable_secret_version, transport.enable_secret_version, transport.destroy_secret_version,
+        ):  # fmt: skip
+            transport._wrapped_methods[method] = answered
 
 
 def failing(error: Exception) -> Callable[[Any], Any]:
@@ -132,3 +136,66 @@ def test_a_new_version_is_added_to_the_secret_and_its_number_is_told() -> None:
 def test_secret_managers_refusals_end_in_our_words(error: Exception, meant: type[Exception]) -> None:
     with pytest.raises(meant, match="stripe-key"):
         SecretManager(Client(failing(error)), "a-project").get("stripe-key")
+
+
+def test_versions_are_told_with_their_states_oldest_first() -> None:
+    states = secretmanager_v1.SecretVersion.State
+    found = [
+        secretmanager_v1.SecretVersion(name=f"projects/1/secrets/stripe-key/versions/{number}", state=state)
+        for number, state in ((10, states.ENABLED), (9, states.DISABLED), (2, states.DESTROYED))
+    ]
+    client = Client(lambda request: secretmanager_v1.ListSecretVersionsResponse(versions=found))
+    assert SecretManager(client, "a-project").versions("stripe-key") == [
+        Version(2, "destroyed"), Version(9, "disabled"), Version(10, "enabled"),
+    ]  # fmt: skip
+    assert client.asked[0].parent == "projects/a-project/secrets/stripe-key"
+
+
+def test_a_version_is_disabled_enabled_and_destroyed_by_its_name() -> None:
+    client = Client(lambda request: secretmanager_v1.SecretVersion())
+    manager = SecretManager(client, "a-project")
+    for act in (manager.disable, manager.enable, manager.destroy):
+        act("stripe-key", 4)
+    assert [type(request).__name__ for request in client.asked] == [
+        "DisableSecretVersionRequest", "EnableSecretVersionRequest", "DestroySecretVersionRequest",
+    ]  # fmt: skip
+    assert {request.name for request in client.asked} == {"projects/a-project/secrets/stripe-key/versions/4"}
+
+
+@pytest.mark.parametrize(
+    ("error", "meant"),
+    [
+        (exceptions.NotFound("no"), Unavailable),
+        (exceptions.PermissionDenied("no"), Unavailable),
+        (exceptions.ServiceUnavailable("later"), Retry),
+    ],
+)
+def test_what_may_not_be_changed_ends_in_our_words(error: Exception, meant: type[Exception]) -> None:
+    manager = SecretManager(Client(failing(error)), "a-project")
+    for change in (lambda: manager.add("stripe-key", "a new value"), lambda: manager.disable("stripe-key", 1)):
+        with pytest.raises(meant, match="stripe-key"):
+            change()
+
+
+def test_a_disabled_version_cannot_be_read_until_it_is_enabled_and_a_destroyed_one_never(tmp_path: Path) -> None:
+    local = LocalSecrets(tmp_path)
+    for value in ("the first value", "the second value"):
+        local.add("stripe-key", value)
+    local.disable("stripe-key", 1)
+    with pytest.raises(Unavailable):
+        local.get("stripe-key", "1")
+    local.enable("stripe-key", 1)
+    assert local.get("stripe-key", "1") == "the first value"
+    for _ in range(2):
+        local.destroy("stripe-key", 1)
+    assert [v.state for v in local.versions("stripe-key")] == ["destroyed", "enabled"]
+    assert "first" not in "".join(f.read_text() for f in tmp_path.rglob("*") if f.is_file())
+    assert local.add("stripe-key", "the third value") == "3"
+
+
+def test_only_versions_older_than_the_one_in_use_are_set_aside(tmp_path: Path) -> None:
+    one = Secret("stripe-key", LocalSecrets(tmp_path))
+    assert [one.add(f"value number {n}") for n in range(1, 5)] == [1, 2, 3, 4]
+    assert (one.set_older(3, "disabled"), one.set_older(3, "disabled"), one.newest()) == (2, 0, 4)
+    assert one.set_older(3, "destroyed") == 2
+    assert [v.state for v in one.store.versions("stripe-key")] == ["destroyed", "destroyed", "enabled", "enabled"]

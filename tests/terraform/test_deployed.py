@@ -2,7 +2,6 @@
 
 import ast
 import hashlib
-import inspect
 import re
 import sys
 from importlib.metadata import packages_distributions, requires
@@ -11,7 +10,7 @@ from urllib.parse import unquote
 import pytest
 
 from shared import settings
-from shared.database import Database, url_of
+from shared.database import url_of
 from shared.manifest import Http, Task, load_all
 from shared.strict_yaml import parse
 from tests.terraform.workspace import BASIC, PROJECT, ROOT, TERRAFORM, Plan, Resource
@@ -251,6 +250,7 @@ def test_it_is_told_exactly_what_it_needs(real: Plan) -> None:
     for name, resource in deployed(real).items():
         task, told = tasks[name], environment(resource)
         due = COMMON | {f"KEEPER_BUCKET_{b.bucket.upper().replace('-', '_')}" for b in task.buckets}
+        due |= {f"KEEPER_KEY_{key.upper().replace('-', '_')}" for key in task.kms}
         due |= {f"KEEPER_TARGET_{other.upper()}" for other in task.starts}
         if any(isinstance(t, Http) and t.auth == "operator" for t in task.triggers):
             due.add("KEEPER_OPERATORS")
@@ -326,13 +326,12 @@ def test_dead_letters_and_the_budget_are_watched(fixtures: Plan) -> None:
 
 
 def test_the_tasks_together_stay_within_the_connections(plan: Plan, tasks: Tasks) -> None:
-    pool = inspect.signature(Database.__init__).parameters["pool_size"].default + 1
     held = sum(
-        (min(t.run.tasks, t.run.parallelism) if t.run.kind == "job" else t.run.max_instances) * pool
+        (min(t.run.tasks, t.run.parallelism) if t.run.kind == "job" else t.run.max_instances) * t.run.connections
         for t in tasks.values()
     )
-    assert plan.output("connections") == f"{held} of 100"
-    assert held <= 100
+    assert plan.output("connections") == f"{held} of 240"
+    assert held <= 240
 
 
 @pytest.mark.parametrize("name", ["DATABASE_PASSWORD", "KEEPER_SECRETS", "PUBSUB_EMULATOR_HOST"])
