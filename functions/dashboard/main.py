@@ -17,6 +17,9 @@ from shared.identity import Identity, NotAllowed, NotSignedIn
 from shared.manifest import load_all
 from shared.task import Context, entrypoint
 
+# An ID token's life: the session ends with it.
+_SESSION_S = 3600
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -29,7 +32,6 @@ class Params:
     sign_in: Literal["cloud", "always"]
     api_key: str
     endpoint: str
-    session_hours: int
     kept: Kept
 
 
@@ -72,12 +74,9 @@ def _sign_in(ctx: Context, params: Params, request: Request) -> Answer:
     identity = Identity(ctx.settings, ctx.clock)
     try:
         identity.require_operator(identity.by_token(token, fresh_within=timedelta(minutes=5)))
-        hours = timedelta(hours=params.session_hours)
-        cookie = identity.cookie(token, expires_in=hours)
     except (NotSignedIn, NotAllowed) as reason:
         return Answer(403, str(reason))
-    secure = ctx.settings.in_cloud
-    set_cookie = session_cookie(cookie, secure=secure, seconds=int(hours.total_seconds()))
+    set_cookie = session_cookie(token, secure=ctx.settings.in_cloud, seconds=_SESSION_S)
     return Answer(204, "", {"Set-Cookie": set_cookie, "Cache-Control": "no-store"})
 
 

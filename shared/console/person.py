@@ -1,7 +1,8 @@
 """Who looks at the console: an operator signed in by Firebase, or whoever sits at the laptop.
 
-The cookie is named __session, the only one Firebase Hosting passes on. Form tokens are made of it: who does not hold
-the cookie cannot know one.
+The cookie is named __session, the only one Firebase Hosting passes on. It holds the ID token itself, which lasts an
+hour: to make Firebase's longer session cookies a task would need a role that may delete every user. Form tokens are
+made of it: who does not hold the cookie cannot know one.
 """
 
 import hashlib
@@ -73,7 +74,7 @@ def visitor(request: Request, settings: Settings, clock: Clock, *, open_here: bo
     if not session:
         raise NotSignedIn("sign in to see the console")
     identity = Identity(settings, clock)
-    return Visitor(identity.require_operator(identity.by_cookie(session)), session, True)
+    return Visitor(identity.require_operator(identity.by_token(session)), session, True)
 
 
 def check_form(request: Request, form: dict[str, str], session: str) -> None:

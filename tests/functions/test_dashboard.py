@@ -21,6 +21,7 @@ from shared.clock import SystemClock
 from shared.console.person import form_token
 from shared.database import Database
 from shared.errors import Outcome
+from shared.laptop.firebase import VARIABLE, FirebaseAuth
 from shared.laptop.ports import free_ports
 from shared.manifest import FUNCTIONS, Http, load_all
 from shared.settings import Settings
@@ -364,3 +365,65 @@ def test_over_a_million_runs_the_first_page_takes_less_than_a_fifth_of_a_second(
     medians = {path: statistics.median(seconds) for path, seconds in took.items()}
     print(medians)
     assert max(medians.values()) < 0.2, medians
+
+
+# --- signing in, by the real firebase-admin against our double of Firebase Auth
+
+
+@pytest.fixture
+def firebase(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[FirebaseAuth]:
+    server = FirebaseAuth("demo-groundskeeper", clock)
+    monkeypatch.setenv(VARIABLE, server.host)
+    server.users.add("operator@example.com", "a-password", uid="op", operator=True)
+    server.users.add("customer@example.com", "a-password", uid="cu")
+    server.users.add("claimed@example.com", "a-password", uid="cl", operator=True)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def stranger(run_task: RunTask, settings: Settings, firebase: FirebaseAuth) -> Browser:
+    """A browser that has not signed in, where signing in is asked for."""
+    environ = {**settings.environ, "CONSOLE_SIGN_IN": "always", VARIABLE: firebase.host}
+    browser = Browser(run_task, replace(settings, environ=environ, operators=("operator@example.com",)))
+    browser.cookie = ""
+    return browser
+
+
+def sign_in(browser: Browser, token: str) -> Reply:
+    """Exchange an ID token for a session, as the sign-in page does."""
+    answer = browser.ask("POST", "/console/session", authorization=f"Bearer {token}", **{"x-console": "sign-in"})
+    if answer.status == 204:
+        browser.cookie = answer.headers["Set-Cookie"].partition("=")[2].partition(";")[0]
+    return answer
+
+
+def test_an_operator_signs_in_acts_in_her_own_name_and_signs_out(
+    stranger: Browser, firebase: FirebaseAuth, rows: Rows
+) -> None:
+    answer = sign_in(stranger, firebase.users.token("op"))
+    assert answer.status == 204
+    assert {"HttpOnly", "SameSite=Strict", "Max-Age=3600"} <= set(answer.headers["Set-Cookie"].split("; "))
+    assert "db_cleanup" in stranger.see("/console")
+    stranger.send("/console/tasks/db_cleanup/pause", why="looking")
+    assert rows("select paused_by from groundskeeper.pause")[0].paused_by == "operator@example.com"
+    answer = stranger.send("/console/sign-out")
+    assert "Max-Age=0" in answer.headers["Set-Cookie"]
+
+
+@pytest.mark.parametrize("uid", ["cu", "cl"])
+def test_a_customer_and_a_claim_that_is_not_on_the_list_are_turned_away(
+    stranger: Browser, firebase: FirebaseAuth, uid: str
+) -> None:
+    assert sign_in(stranger, firebase.users.token(uid)).status == 403
+    assert stranger.ask("GET", "/console").status == 401
+
+
+def test_an_old_token_makes_no_session_and_a_revoked_one_is_over(
+    stranger: Browser, firebase: FirebaseAuth, clock: ManualClock
+) -> None:
+    assert sign_in(stranger, firebase.users.token("op", signed_in_ago=400)).status == 403
+    sign_in(stranger, firebase.users.token("op"))
+    clock.advance(timedelta(seconds=5))
+    firebase.users.update({"localId": "op", "validSince": str(int(clock.now().timestamp()))})
+    assert stranger.ask("GET", "/console").status == 401
