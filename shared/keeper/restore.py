@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import click
 
-from shared.errors import OUTCOMES, Outcome
+from shared import erasure, secrets
+from shared.errors import OUTCOMES, Outcome, Unavailable
 from shared.keeper import show
 from shared.keeper.session import session
 
@@ -23,9 +24,12 @@ def restore(run_id: uuid.UUID, why: str, hold_days: int, actor: str | None, as_j
 
     with session(actor) as at:
         now = at.clock.now()
-        done = bring_back(
-            at.database, run_id, actor=at.actor, why=why, now=now, hold_until=now + timedelta(days=hold_days)
-        )
+        try:
+            key = secrets.store(at.settings).get(erasure.KEY)
+        except Unavailable:  # needed only where accounts are erased, and then the restore says so
+            key = None
+        until = now + timedelta(days=hold_days)
+        done = bring_back(at.database, run_id, actor=at.actor, why=why, now=now, hold_until=until, erasure_key=key)
     if as_json:
         show.document(**done.document())
     else:

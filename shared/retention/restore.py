@@ -17,7 +17,7 @@ from sqlalchemy import Connection, select, text
 from shared import audit, holds
 from shared.database import Database
 from shared.errors import Refused
-from shared.retention import archive, catalogue, companions, parquet, shelf
+from shared.retention import archive, catalogue, companions, erased, parquet, shelf
 from shared.retention.rules import dotted, quoted
 from shared.retention.shelf import NotArchived
 from shared.schema import archive_manifest, legal_hold
@@ -58,10 +58,18 @@ class Restored:
 
 
 def restore(
-    database: Database, run_id: uuid.UUID, *, actor: str, why: str, now: datetime, hold_until: datetime
+    database: Database,
+    run_id: uuid.UUID,
+    *,
+    actor: str,
+    why: str,
+    now: datetime,
+    hold_until: datetime,
+    erasure_key: str | None = None,
 ) -> Restored:
-    """Bring back every row that run `run_id` archived, held until `hold_until`.
+    """Bring back every row that run `run_id` archived, held until `hold_until`; what is of erased accounts stays away.
 
+    `erasure_key` tells those, and where accounts are erased it is needed.
     A second time, or after a kill, it goes on where it was. Raises Refused when there is nothing to bring back or
     an archive is damaged, and then nothing of that archive came back.
     """
@@ -94,7 +102,7 @@ def restore(
         except NotArchived as broken:
             raise Refused(str(broken)) from broken
         with database.transaction(lock_timeout_ms=_LOCK_MS, statement_timeout_ms=_STATEMENT_MS) as connection:
-            part = _Part(connection, manifest, run_id, hold_until)
+            part = _Part(connection, manifest, run_id, hold_until, erasure_key)
             part.stage(rows)
             found = part.bring_back()
         restored += found.restored
@@ -136,8 +144,11 @@ def _hold(
 class _Part:
     """One archive on its way back, in one transaction."""
 
-    def __init__(self, connection: Connection, manifest: dict[str, Any], run_id: uuid.UUID, until: datetime) -> None:
+    def __init__(
+        self, connection: Connection, manifest: dict[str, Any], run_id: uuid.UUID, until: datetime, key: str | None
+    ) -> None:
         self._connection, self._manifest, self._run_id, self._until = connection, manifest, run_id, until
+        self._erasure_key = key
         self.source: str = manifest["source"]
         found = catalogue.named(connection, self.source)
         if found is None:
@@ -200,7 +211,10 @@ class _Part:
         )
 
     def _leave_behind(self) -> None:
-        """Take out what must not come back: links to what is gone, events that were never sent."""
+        """Take out what must not come back: erased accounts, links to what is gone, events that were never sent."""
+        if (account := erased.account_of(self._columns)) is not None:
+            gone = erased.among(self._connection, account, self.source, self._erasure_key)
+            self._take_out(f"{account} = any(:gone)", "their accounts are erased", gone=gone)
         if {"published_at", "attempts", "payload"} <= set(self._columns):
             self._take_out("s.published_at is null", "never published: bringing it back would publish it")
         for parent in self._connection.execute(_PARENTS, {"oid": self._relation.oid}):
@@ -215,9 +229,9 @@ class _Part:
                 f"what they point at in {name} is gone",
             )
 
-    def _take_out(self, condition: str, why: str) -> None:
+    def _take_out(self, condition: str, why: str, **binds: Any) -> None:
         absent = f"not exists (select 1 from {self._relation.name} t where {self._key})"
-        gone = self._connection.execute(text(f"delete from restoring s where {condition} and {absent}")).rowcount
+        gone = self._connection.execute(text(f"delete from restoring s where {condition} and {absent}"), binds).rowcount
         if gone:
             self._conflicts.append(Conflict(self.source, gone, why))
 
