@@ -1,0 +1,230 @@
+"""Billing: the calls and the diff of a sweep, and webhooks under load, against the laptop's Stripe.
+
+The double answers unchecked here, and shares the machine: a delivery's latency holds its own answer too.
+"""
+
+import tempfile
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import requests
+from sqlalchemy import Connection, text
+
+from bench.measure import Ratio, Series, report
+from shared import plans
+from shared import settings as settings_module
+from shared.billing import sweep
+from shared.billing.sweep import Listing
+from shared.billing.tiers import Standing
+from shared.call import by_hand
+from shared.clock import SystemClock
+from shared.database import Database
+from shared.errors import Outcome
+from shared.laptop.functions import Functions, OneProcess
+from shared.laptop.postgres import Postgres
+from shared.laptop.stripe_hooks import signed
+from shared.laptop.stripe_server import StripeServer
+from shared.laptop.stripe_store import Store
+from shared.manifest import FUNCTIONS, load_all
+from shared.migrations import run as migrations
+from shared.secrets import LocalSecrets
+from shared.task import load
+
+_KEY, _HOOK = "sk_test_bench0123456", "whsec_bench"
+_SUBSCRIPTIONS = 2_000
+_USERS = (20_000, 100_000, 300_000)
+_AT_ONCE, _DELIVERIES, _BURST = 50, 500, 1_000
+_ROUNDS = 5
+
+
+class _Bench:
+    """A migrated platform, the double, and the webhook behind functions-framework."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server = stack.enter_context(Postgres.temporary())
+        self.clock = SystemClock()
+        self.store = Store(self.clock)
+        self.stripe = StripeServer(self.store, key=_KEY, checked=False)
+        stack.callback(self.stripe.stop)
+        secrets = LocalSecrets(folder / "secrets")
+        secrets.add("stripe-api-key", _KEY)
+        secrets.add("stripe-webhook-secret", _HOOK)
+        self.environ = {
+            "DATABASE_URL": server.create_database("bench"),
+            "KEEPER_MODE": "enforce",
+            "KEEPER_BACKUP_GATE_HOURS": "0",
+            "KEEPER_SECRETS": str(folder / "secrets"),
+            "STRIPE_EMULATOR_HOST": self.stripe.url.removeprefix("http://"),
+        }
+        self.settings = settings_module.read(self.environ)
+        self.database = Database(self.settings, "bench")
+        stack.callback(self.database.close)
+        for branch in ("groundskeeper", "platform"):
+            migrations.upgrade(self.database.engine, branch)
+        migrations.stamp_environment(self.database.engine, "demo-groundskeeper", False, self.clock.now())
+        self.store.price({"unit_amount": "900", "lookup_key": "pro_monthly"}, "price_pro")
+
+    def execute(self, sql: str, **binds: Any) -> None:
+        with self.database.transaction(statement_timeout_ms=600_000) as connection:
+            connection.execute(text(sql), binds)
+
+    def accounts(self, count: int) -> None:
+        """`count` accounts, half of them subscribers; statistics as autovacuum would have them."""
+        self.execute("truncate user_profile cascade")
+        self.execute("truncate groundskeeper.billing_customer")
+        self.execute(
+            """insert into user_profile (account_id, firebase_uid, email, tier, stripe_customer_id,
+                                         stripe_subscription_id, created_at, updated_at)
+               select 'a' || n, 'f' || n, 'a' || n || '@example.com',
+                      case when mod(n, 2) = 0 then 'pro' else 'free' end,
+                      'cus_' || n, case when mod(n, 2) = 0 then 'sub_' || n end, :now, :now
+                 from generate_series(1, :count) n""",
+            count=count,
+            now=self.clock.now(),
+        )
+        self.execute("analyze user_profile")
+
+    def sweep(self) -> Any:
+        with self.database.transaction() as connection:
+            request_id = plans.request_run(
+                connection, task="sync_subscriptions", actor="bench", why="bench", now=self.clock.now()
+            )
+        runner = load(FUNCTIONS / "sync_subscriptions").runner(self.settings, self.clock)
+        try:
+            return runner.execute(by_hand(request_id))
+        finally:
+            runner.close()
+
+
+def _listing(count: int, *, different: int) -> Listing:
+    """What Stripe would say of `accounts(count)`, all but `different` of it as it is here."""
+    standings = {}
+    for n in range(1, count + 1):
+        pays = (n % 2 == 0) != (n <= different)
+        subscription = f"sub_{n}"
+        rank = f"{int(pays)}{2 if pays else 0:02d}{1_700_000_000 + n:011d}{subscription}"
+        tier, given = ("pro", subscription) if pays else ("free", None)
+        standings[f"cus_{n}"] = Standing(rank, tier, given, "active" if pays else "canceled")
+    return Listing(standings, count)
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def _diff(bench: _Bench, series: list[Series], ratios: dict[str, Ratio]) -> None:
+    for count in _USERS:
+        bench.accounts(count)
+        listing = _listing(count, different=50)
+
+        def once(connection: Connection, listing: Listing = listing) -> None:
+            assert len(sweep.drift(connection, listing).changes) == 50
+
+        seconds = []
+        with bench.database.transaction(read_only=True) as connection:
+            once(connection)
+            seconds = [_timed(lambda: once(connection)) for _ in range(_ROUNDS)]
+        series.append(Series(f"diff of {count:,} accounts, 50 differ", "users/s", tuple(count / s for s in seconds)))
+        if count == 100_000:
+            ratios["diff: users a second, in millions"] = Ratio(series[-1].median / 1e6, 0.5, least=True)
+    tracemalloc.start()
+    kept = _listing(100_000, different=0)
+    series.append(
+        Series("memory of a listing of 100,000 customers", "MiB", (tracemalloc.get_traced_memory()[0] / 2**20,))
+    )
+    tracemalloc.stop()
+    del kept
+
+
+def _calls(bench: _Bench, series: list[Series], ratios: dict[str, Ratio]) -> None:
+    bench.accounts(_SUBSCRIPTIONS)
+    for n in range(1, _SUBSCRIPTIONS + 1):
+        bench.store.customer({}, f"cus_{n}")
+        status = "active" if n % 2 == 0 else "canceled"
+        bench.store.subscription(f"cus_{n}", ["price_pro"], status=status, wished=f"sub_{n}")
+    bench.stripe.calls.clear()
+    seconds = []
+    for _ in range(3):
+        result: Any = None
+
+        def run() -> None:
+            nonlocal result
+            result = bench.sweep()
+
+        seconds.append(_timed(run))
+        assert result.outcome is Outcome.OK, result.error
+        assert result.counts["drift"] == 0
+    calls = len(bench.stripe.calls) / 3
+    series.append(Series(f"sweep of {_SUBSCRIPTIONS:,} subscriptions, nothing differs", "s", tuple(seconds)))
+    ratios["sweep: calls over ceil(N/100)+2"] = Ratio(calls / (ceil(_SUBSCRIPTIONS / 100) + 2), 1.0)
+
+
+def _webhooks(bench: _Bench, stack: ExitStack, series: list[Series], ratios: dict[str, Ratio]) -> None:
+    import os
+
+    os.environ.update(bench.environ)
+    functions = Functions()
+    stack.callback(functions.stop)
+    functions.serve({"stripe_webhook": load_all()["stripe_webhook"]}, OneProcess())
+    url = f"{functions.base}/api/v1/stripe/webhook"
+    events = [
+        bench.store.change(f"sub_{2 * (n % 900 + 1)}", metadata={"n": str(n)}) and bench.store.newest("event")[0]
+        for n in range(_DELIVERIES + _BURST)
+    ]
+    web = threading.local()
+
+    def post(event: Any) -> tuple[int, float]:
+        if not hasattr(web, "session"):
+            web.session = requests.Session()
+        body, headers = signed(event, [_HOOK], int(time.time()))
+        begun = time.perf_counter()
+        answer = web.session.post(url, data=body, headers=headers, timeout=60)
+        return answer.status_code, time.perf_counter() - begun
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        begun = time.perf_counter()
+        answers = list(pool.map(post, events[:_DELIVERIES]))
+        rate = _DELIVERIES / (time.perf_counter() - begun)
+    assert {status for status, _ in answers} == {200}
+    took = sorted(seconds * 1000 for _, seconds in answers)
+    series.append(Series(f"webhook, {_AT_ONCE} at once: median", "ms", (took[len(took) // 2],)))
+    series.append(Series(f"webhook, {_AT_ONCE} at once: 95th of a hundred", "ms", (took[int(len(took) * 0.95)],)))
+    series.append(Series(f"webhook, {_AT_ONCE} at once", "events/s", (rate,)))
+    waiting, rounds, again = events[_DELIVERIES:], 0, 0
+    with ThreadPoolExecutor(200) as pool:
+        begun = time.perf_counter()
+        while waiting and rounds < 20:
+            answers = list(pool.map(post, waiting))
+            waiting = [event for event, (status, _) in zip(waiting, answers, strict=True) if status != 200]
+            again += len(waiting)
+            rounds += 1
+        seconds = time.perf_counter() - begun
+    with bench.database.transaction(read_only=True) as connection:
+        kept = connection.execute(
+            text("select count(*) from groundskeeper.billing_event where outcome = 'done'")
+        ).scalar_one()
+    series.append(Series(f"burst of {_BURST:,}: until all are taken", "s", (seconds,)))
+    series.append(Series(f"burst of {_BURST:,}: told to come again", "events", (float(again),)))
+    ratios["burst: events lost"] = Ratio(float(_DELIVERIES + _BURST - kept), 0.0)
+
+
+def run() -> dict[str, Any]:
+    """The sweep's calls, the diff's speed and memory, and webhooks at once and in a burst."""
+    series: list[Series] = []
+    ratios: dict[str, Ratio] = {}
+    with ExitStack() as stack:
+        bench = _Bench(stack)
+        _diff(bench, series, ratios)
+        _calls(bench, series, ratios)
+        _webhooks(bench, stack, series, ratios)
+    return report("stripe", series, ratios)
