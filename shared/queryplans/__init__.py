@@ -1,0 +1,1 @@
+"""How the platform's statements are planned: the worst of them explained, compared with last time, nothing executed."""
