@@ -88,6 +88,12 @@ class Run:
     parallelism: int = 1
     image: str = "base"
 
+    @property
+    def connections(self) -> int:
+        """Database connections an instance may hold: one a request, and three for all of them together: a second to
+        read on, the heartbeat's, and one outside transactions."""
+        return self.concurrency + 3
+
 
 @dataclass(frozen=True)
 class Bucket:

@@ -47,9 +47,6 @@ Body = Callable[[Context, Any], Mapping[str, int] | None]
 # What a task does when its run could not even be opened, the ledger being out of reach.
 Unreached = Callable[[Settings, Clock, Any, Ended], None]
 
-# Connections a process may hold; requests beyond what these carry wait for one, and come again after half a minute.
-_MOST_CONNECTIONS = 20
-
 # Seconds between looks at a lease that is about to become free, and between tries to write a run's ending.
 _LOOK_S = 0.5
 _FINISH_AGAIN_S = (1.0, 4.0)
@@ -95,9 +92,8 @@ class Runner:
         """This task's database, opened once a process. Raises ConfigurationError."""
         with self._lock:
             if self._database is None:
-                # A run works on one connection, may read on a second, and its heartbeat has one.
-                size = min(4 * self.task.run.concurrency, _MOST_CONNECTIONS)
-                self._database = Database(self.settings, self.task.name, pool_size=size)
+                in_pool = self.task.run.connections - 1  # what runs outside transactions has a connection of its own
+                self._database = Database(self.settings, self.task.name, pool_size=in_pool)
             return self._database
 
     def close(self) -> None:

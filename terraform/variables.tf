@@ -51,7 +51,7 @@ variable "database" {
   EOT
   type = object({
     name              = optional(string, "app")
-    connection_budget = optional(number, 100)
+    connection_budget = optional(number, 240)
     existing = optional(object({
       instance  = string
       host      = string
@@ -62,7 +62,7 @@ variable "database" {
     backups_kept    = optional(number, 14)
     disk_gb         = optional(number, 20)
     instance        = optional(string, "groundskeeper")
-    max_connections = optional(number, 200)
+    max_connections = optional(number, 300)
     tier            = optional(string, "db-custom-2-8192")
     version         = optional(string, "POSTGRES_18")
   })

@@ -138,10 +138,9 @@ locals {
     ],
   )
 
-  # The pool of a Database (its default is read where it is written) and one connection outside any transaction.
-  connections_per_instance = tonumber(regex("pool_size: int = ([0-9]+)", file("${var.root}/shared/database.py"))[0]) + 1
+  # Run.connections of shared/manifest.py: one a request, and three for all of them together.
   connections = sum(concat([0], [
-    for t in local.tasks : (t.kind == "job" ? min(t.shards, t.parallelism) : t.max_instances) * local.connections_per_instance
+    for t in local.tasks : (t.kind == "job" ? min(t.shards, t.parallelism) : t.max_instances) * (t.concurrency + 3)
   ]))
 
   _wrong_storage = concat(

@@ -8,7 +8,7 @@ output "tasks" {
   }
   precondition {
     condition     = local.connections <= var.connection_budget
-    error_message = "All tasks together may hold ${local.connections} database connections (max_instances x ${local.connections_per_instance}), the budget is ${var.connection_budget}: lower max_instances or raise database.connection_budget."
+    error_message = "All tasks together may hold ${local.connections} database connections (max_instances x (concurrency + 3)), the budget is ${var.connection_budget}: lower max_instances or raise database.connection_budget."
   }
 }
 

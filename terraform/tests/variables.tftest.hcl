@@ -20,7 +20,7 @@ run "every_variable_says_what_is_wrong_with_it" {
   command = plan
   variables {
     backup_gate_hours = 0.5
-    database          = { connection_budget = 190 }
+    database          = { connection_budget = 290 }
     environment       = "Production"
     github_repository = "github.com/example/groundskeeper"
     images            = { base = "europe-west1-docker.pkg.dev/demo-project/keeper/base:latest" }

@@ -422,11 +422,8 @@ def test_a_statement_ends_with_the_deadline_and_the_run_is_stopped(make: MakeTas
     assert (run.outcome, run.counts) == ("stopped", {})
 
 
-def test_when_every_connection_is_in_use_the_run_comes_again(
-    make: MakeTask, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("shared.run._MOST_CONNECTIONS", 1)
-    runner = make("with ctx.begin(), ctx.read():\n    pass")
+def test_when_every_connection_is_in_use_the_run_comes_again(make: MakeTask, settings: Settings) -> None:
+    runner = make("with ctx.begin(), ctx.read(), ctx.read(), ctx.read():\n    pass")
     runner.database().engine.pool._timeout = 0.2  # type: ignore[attr-defined]
     result = runner.execute(SLOT)
     assert (result.outcome, "in use" in (result.error or "")) == (Outcome.RETRY, True)

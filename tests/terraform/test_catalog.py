@@ -27,7 +27,7 @@ def evaluated(
         "root": str(ROOT),
         "functions_dir": str(functions),
         "data_dir": str(ROOT / "terraform" / "data"),
-        "connection_budget": 100,
+        "connection_budget": 240,
     }
     (folder / "catalog" / "test.tfvars.json").write_text(json.dumps(variables))
     made.run("apply", "-input=false", "-auto-approve", "-no-color", "-var-file=test.tfvars.json")
@@ -135,7 +135,7 @@ def refusal(bench: Workspace, functions: Path, **variables: Any) -> str:
         "root": str(ROOT),
         "functions_dir": str(functions),
         "data_dir": str(ROOT / "terraform" / "data"),
-        "connection_budget": 100,
+        "connection_budget": 240,
         **variables,
     }
     (bench.folder / "catalog" / "test.tfvars.json").write_text(json.dumps(given))
@@ -191,7 +191,7 @@ DANGLING = {
     "memory_mb: 512, cpu: 1": ("memory_mb: 1024, cpu: 0.333", "Cloud Run gives 0.333 vCPU at most 512"),
     "512, cpu: 1": ("512, cpu: 4", "Cloud Run wants 2048 for 4 vCPU"),
     "uses: [retention]\n": ("uses: [retention, laptop]\n", "never deployed"),
-    "memory_mb: 512": ("memory_mb: 512, max_instances: 40", "database connections"),
+    "memory_mb: 512": ("memory_mb: 512, max_instances: 70", "database connections"),
     "RAW_TELEMETRY_RETENTION_DAYS, default: 30": (
         "RAW_TELEMETRY_RETENTION_DAYS, default: 31",
         "has different defaults",
