@@ -1,7 +1,7 @@
 """Time as an argument, so that a test or a simulation can replace it. The core's only reader of the system clock."""
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 
@@ -37,3 +37,18 @@ def parse_rfc3339(text: str) -> datetime:
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no offset: expected RFC 3339 like 2026-01-01T02:00:00Z")
     return moment.astimezone(UTC)
+
+
+def months_before(moment: datetime, months: int) -> datetime:
+    """The moment as many calendar months earlier, in UTC.
+
+    Where that month has no such day, its end: nothing is read as older than it is, and a later moment never gives
+    an earlier answer.
+    """
+    at = moment.astimezone(UTC)
+    years, month = divmod(at.year * 12 + at.month - 1 - months, 12)
+    first = at.replace(year=years, month=month + 1, day=1)
+    earlier = first + timedelta(days=at.day - 1)
+    if earlier.month == first.month:
+        return earlier
+    return earlier.replace(day=1, hour=0, minute=0, second=0, microsecond=0)

@@ -2,10 +2,12 @@
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from sqlalchemy.dialects.postgresql import dialect
+
+from shared.clock import months_before
 
 _preparer = dialect().identifier_preparer  # type: ignore[no-untyped-call]
 
@@ -62,21 +64,6 @@ class Companion:
     column: str
     place: str
     missing: Literal["keep", "delete"] = "keep"
-
-
-def months_before(moment: datetime, months: int) -> datetime:
-    """The moment as many calendar months earlier, in UTC.
-
-    Where that month has no such day, its end: nothing is read as older than it is, and a later moment never gives
-    an earlier answer.
-    """
-    at = moment.astimezone(UTC)
-    years, month = divmod(at.year * 12 + at.month - 1 - months, 12)
-    first = at.replace(year=years, month=month + 1, day=1)
-    earlier = first + timedelta(days=at.day - 1)
-    if earlier.month == first.month:
-        return earlier
-    return earlier.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
 @dataclass(frozen=True)

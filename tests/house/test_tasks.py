@@ -36,6 +36,7 @@ NEAR: dict[frozenset[str], str] = {
 # Tasks that run so often that they are near everything, and why that is no harm.
 OFTEN = {
     "fetch_threat_intel": "hourly: a merge a feed into a table no other task writes; readers are not held up",
+    "cleanup": "hourly: asks by indexes whether rows are due, and starts others under their own leases",
     "watchdog": "reads a few rows by their indexes and writes its own incidents",
 }
 
@@ -179,7 +180,6 @@ SEED_ROWS = {
 NOT_YET_BUILT = {
     "train_all_models",
     "scan_dark_web",
-    "cleanup",
 }
 
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.clock import months_before
 from shared.retention.moments import bound, read_bound
-from shared.retention.rules import Rule, months_before
+from shared.retention.rules import Rule
 
 NAIVE, DATE = "timestamp without time zone", "date"
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "Pacific/Apia")
