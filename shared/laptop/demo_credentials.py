@@ -8,7 +8,7 @@ from shared.keys import kms
 from shared.keys.credentials import Credentials
 from shared.keys.data_keys import DataKeys, activate
 
-_AGE = timedelta(days=45)
+_AGE = timedelta(days=32)  # due for rotation, not yet overdue
 _PROVIDERS = ("ga4", "clarity")
 
 
