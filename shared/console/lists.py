@@ -11,7 +11,7 @@ from sqlalchemy import Connection, column, select, table, text
 from shared.console import words
 from shared.manifest import Task
 from shared.params import resolve
-from shared.schema import plan, verified_backup, watch_incident
+from shared.schema import plan, query_plan, verified_backup, watch_incident
 
 _MOST = 200
 
@@ -132,6 +132,34 @@ def models(connection: Connection) -> Listed:
 def _metrics(values: Mapping[str, Any]) -> str:
     shown = [f"{k} {v:.3g}" for k, v in sorted(values.items()) if isinstance(v, int | float)]
     return ", ".join(shown[:6])
+
+
+def query_plans(connection: Connection) -> Listed:
+    """The statements of the newest analysis, those that take most time first, and what is worth a look."""
+    newest = select(query_plan.c.run_id).order_by(query_plan.c.at.desc()).limit(1).scalar_subquery()
+    found = connection.execute(
+        select(query_plan.c.sql, query_plan.c.calls, query_plan.c.total_ms, query_plan.c.plan_hash,
+               query_plan.c.before, query_plan.c.reason, query_plan.c.findings)
+        .where(query_plan.c.run_id == newest)
+        .order_by(query_plan.c.rank)
+    )  # fmt: skip
+    rows = [
+        (
+            Markup("<code>{}</code>").format((r.sql or "not ours to see")[:300]),
+            f"{r.calls:,}",
+            words.span(r.total_ms / 1000),
+            "changed" if r.before and r.before != r.plan_hash else r.reason or "",
+            "; ".join(f"{one['subject']}: {one['why']}" for one in r.findings),
+        )
+        for r in found
+    ]
+    return Listed(
+        "Query plans",
+        "The statements of the newest analysis by total time since the one before; no value of a statement is kept.",
+        ("Statement", "Calls", "Time", "Plan", "Worth a look"),
+        rows,
+        "analyze_query_plans has not run yet.",
+    )
 
 
 def _task_link(name: str) -> Markup:

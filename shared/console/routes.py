@@ -202,6 +202,7 @@ _PAGES: tuple[tuple[str, Callable[..., Answer]], ...] = (
     ("/retention", _listed(lambda c, at: lists.retention(at, c.tasks, c.ctx.settings.environ), "/retention")),
     ("/backups", _listed(lambda c, at: lists.backups(at, c.ctx.now), "/backups")),
     ("/incidents", _listed(lambda c, at: lists.incidents(at), "/incidents")),
+    ("/plans", _listed(lambda c, at: lists.query_plans(at), "/plans")),
     ("/models", _listed(lambda c, at: lists.models(at), "/models")),
 )
 

@@ -40,7 +40,7 @@ try {
 
   for (const [name, options] of [["light", {}], ["dark", { dark: true }], ["phone", { phone: true }], ["phone-dark", { phone: true, dark: true }]])
     await look(name, "/console", options);
-  for (const path of ["tasks/db_cleanup", "approvals", "holds", "retention", "backups", "incidents", "models"])
+  for (const path of ["tasks/db_cleanup", "approvals", "holds", "retention", "backups", "incidents", "plans", "models"])
     for (const dark of [false, true]) await look(path.replace("/", "-") + (dark ? "-dark" : ""), `/console/${path}`, { dark });
 
   await page.goto(`${base}/console/tasks/db_cleanup`, { waitUntil: "load" });

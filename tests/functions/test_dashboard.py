@@ -118,7 +118,7 @@ def put(db: Database, task: str, outcome: str, *, error: str | None = None) -> u
     return run_id
 
 
-PAGES = ["", "/tasks/db_cleanup", "/approvals", "/holds", "/retention", "/backups", "/incidents", "/models"]
+PAGES = ["", "/tasks/db_cleanup", "/approvals", "/holds", "/retention", "/backups", "/incidents", "/plans", "/models"]
 
 
 @pytest.mark.parametrize("path", PAGES)
