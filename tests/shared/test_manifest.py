@@ -67,6 +67,20 @@ def test_a_public_endpoint_says_why(write: Write) -> None:
     assert load(write(text)).triggers == (Http("/x", ("GET",), "stripe", "signed calls"),)
 
 
+def test_a_star_under_starts_is_every_other_task(write: Write, tmp_path: Path) -> None:
+    write(GOOD.replace("owner: platform", 'owner: platform\nstarts: ["*"]'), "the_console")
+    write(GOOD, "one_task")
+    write(GOOD, "other_task")
+    assert load_all(tmp_path)["the_console"].starts == ("one_task", "other_task")
+    assert load(tmp_path / "the_console").starts == ("*",)
+
+
+def test_only_a_task_of_operators_pages_alone_is_for_operators(write: Write) -> None:
+    page = "{http: {path: /x, methods: [GET], auth: operator, reason: a page}}"
+    assert load(write(GOOD.replace('{cron: "0 6 * * *"}', page))).for_operators
+    assert not load(write(GOOD)).for_operators
+
+
 # (what is changed, the change, the words the error must hold)
 WRONG: list[tuple[str, str, tuple[str, ...]]] = [
     ("owner: platform\n", "", ("task.yaml.owner", "missing")),
