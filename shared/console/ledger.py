@@ -10,8 +10,8 @@ from sqlalchemy import Connection, Row, text
 
 from shared.errors import OUTCOMES, Outcome
 
-# Runs whose durations make a task's trend.
-TREND = 30
+# Runs whose durations make a task's trend, and those that tell its state.
+TREND, STATE = 30, 5
 
 # The day's timeline is cut into this many equal parts.
 PARTS = 144
@@ -68,6 +68,19 @@ _NEWEST = text("""
             limit :limit) r on true
      order by r.task, r.started_at desc""")
 
+_TREND = text("""
+    select t.name, r.seconds
+      from unnest(cast(:tasks as text[])) as t(name)
+      join lateral (
+           select array_agg(cast(extract(epoch from s.finished_at - s.started_at) as real) order by s.started_at)
+                  as seconds
+             from (
+                  select started_at, finished_at
+                    from groundskeeper.task_run
+                   where task = t.name and outcome in ('ok', 'planned') and started_at > :since
+                   order by started_at desc
+                   limit :limit) s) r on r.seconds is not null""")
+
 _OF_TASK = text("""
     select run_id, task, trigger, outcome, counts, error, actor, why, plan_hash, started_at, finished_at
       from groundskeeper.task_run
@@ -112,9 +125,15 @@ def _run(row: Row[Any]) -> Run:
 def newest(connection: Connection, tasks: Iterable[str]) -> dict[str, list[Run]]:
     """The newest runs of each task, newest first; a task without any is left out."""
     found: dict[str, list[Run]] = {}
-    for row in connection.execute(_NEWEST, {"tasks": list(tasks), "limit": TREND}):
+    for row in connection.execute(_NEWEST, {"tasks": list(tasks), "limit": STATE}):
         found.setdefault(row.task, []).append(_run(row))
     return found
+
+
+def trends(connection: Connection, tasks: Iterable[str], now: datetime) -> dict[str, list[float]]:
+    """How many seconds each task's newest good runs of a month took, oldest first."""
+    values = {"tasks": list(tasks), "since": now - timedelta(days=31), "limit": TREND}
+    return {row.name: row.seconds for row in connection.execute(_TREND, values)}
 
 
 def of_task(connection: Connection, task: str, *, before: datetime, limit: int) -> list[Run]:

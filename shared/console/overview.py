@@ -53,12 +53,20 @@ class Overview:
 
 def overview(connection: Connection, tasks: Mapping[str, Task], *, now: datetime, me: str) -> Overview:
     """What the first page shows at `now`; `me` is the console's own task, whose visits are no news."""
-    runs = ledger.newest(connection, tasks)
+    runs, trends = ledger.newest(connection, tasks), ledger.trends(connection, tasks, now)
     limits = {n: timedelta(seconds=t.must_succeed_within_s) for n, t in tasks.items() if t.must_succeed_within_s}
     good = ledger.last_good(connection, limits, now)
     stops = {p.task: p.reason for p in pauses.in_force(connection, now)}
     lines = [
-        _line(task, runs.get(name, []), good.get(name), limits.get(name), stops.get(name), now)
+        _line(
+            task,
+            runs.get(name, []),
+            trends.get(name, []),
+            good.get(name),
+            limits.get(name),
+            stops.get(name),
+            now,
+        )
         for name, task in tasks.items()
         if name != me
     ]
@@ -78,7 +86,13 @@ def overview(connection: Connection, tasks: Mapping[str, Task], *, now: datetime
 
 
 def _line(
-    task: Task, runs: list[Run], good: datetime | None, limit: timedelta | None, paused: str | None, now: datetime
+    task: Task,
+    runs: list[Run],
+    seconds: list[float],
+    good: datetime | None,
+    limit: timedelta | None,
+    paused: str | None,
+    now: datetime,
 ) -> Line:
     last = runs[0] if runs else None
     telling = next((r for r in runs if r.outcome not in (None, "skipped", "busy", "stopped")), None)
@@ -89,7 +103,6 @@ def _line(
         state = "late"
     if paused is not None:
         state = "paused"
-    seconds = [r.seconds for r in reversed(runs) if r.seconds is not None and r.outcome in ("ok", "planned")]
     return Line(
         task,
         ", ".join(words.trigger(t) for t in task.triggers) or "by hand",

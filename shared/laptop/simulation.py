@@ -1,8 +1,9 @@
 """A simulated month: the real tasks, on a real PostgreSQL, under a clock that runs as fast as they do.
 
-Every cron slot of an hour or longer is run, what comes more often at full cadence on the first day and once an hour on
-the others (`density` says so). The demo's traffic goes on meanwhile. With a seed, triggers come twice, late or never,
-runs are killed between two statements, and the database is away for a while: then the invariants are worth most.
+Every cron slot of an hour or longer is run; what ticks within the minute at full cadence on the first day and once an
+hour on the others; what else comes more often than hourly once an hour (`density` says so). The demo's traffic goes on
+meanwhile. With a seed, triggers come twice, late or never, runs are killed between two statements, and the database is
+away for a while: then the invariants are worth most.
 """
 
 import logging
@@ -116,7 +117,8 @@ def simulate(
 ) -> Simulated:
     """Run `days` from `start`, which is a midnight; `folder` holds objects and secrets meanwhile.
 
-    What has more than a slot an hour has each of its slots for `full`, then one an hour.
+    What ticks within the minute has each of its slots for `full`, then one an hour; what else has more than a slot an
+    hour has one an hour.
     """
     real = SystemClock()
     began = real.monotonic()
@@ -203,7 +205,9 @@ class _Plane:
         self._frequent = {job.name for job in jobs_of(self.simulated) if _often(job)}
         for job in jobs_of(self.simulated):
             if job.name in self._frequent:
-                self.tallies[job.task.name].density = f"every slot for {full_until - clock.now()}, then one an hour"
+                self.tallies[job.task.name].density = (
+                    f"every slot for {full_until - clock.now()}, then one an hour" if _ticks(job) else "one an hour"
+                )
 
     def _planned_outages(self, start: datetime) -> Iterator[tuple[datetime, datetime]]:
         for day in range(366 if self._chaos else 0):
@@ -218,7 +222,7 @@ class _Plane:
         tally = self.tallies[job.task.name]
         if number == 1:
             tally.slots += 1
-        if slot >= self._full_until and slot.minute != 0 and job.name in self._frequent:
+        if slot.minute and job.name in self._frequent and (slot >= self._full_until or not _ticks(job)):
             return Attempt(job, slot, number, 200, {"outcome": "not simulated"})
         mishap = self._mishap() if number == 1 else None
         if mishap:
@@ -301,6 +305,11 @@ class _Plane:
             last = max(slots(job.trigger, end - 32 * DAY, end), default=None)
             if last is not None:
                 self._execute(self._runners, job, last + timedelta(minutes=1), 1, end)
+
+
+def _ticks(job: Job) -> bool:
+    """Whether the job's runs tick within their minute."""
+    return isinstance(job.trigger, Every) and job.trigger.seconds < 60
 
 
 def _often(job: Job) -> bool:
