@@ -39,6 +39,9 @@ def write_objects(folder: Path, now: datetime) -> None:
         at = now - timedelta(days=days)
         text = f"{at:%Y-%m-%d}T00:00:00Z INFO served {1000 + days} requests\n" * 20
         _write(folder / "logs" / f"app-{at:%Y%m%d}.log", text.encode(), at)
+    for days in range(10, 60, 10):  # rotated by somebody else: no file rotate_logs would take, and purge_signals does
+        at = now - timedelta(days=days)
+        _write(folder / "logs" / "worker" / f"worker.log.{days // 10}", b"INFO worked\n", at)
     for number in range(60):
         _write(
             folder / "general" / f"exports/export-{number:03}.csv", b"id,name\n" * 50, now - timedelta(days=number * 3)

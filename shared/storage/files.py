@@ -116,8 +116,11 @@ def in_use(handle: int) -> bool:
     """Whether any process but this one has the file open. Until `handle` is closed, an opener is made to wait.
 
     Linux grants a write lease only on a file nobody else has open, whoever that is. Where it grants none (another
-    user's file, a network file system), the processes this user may see are asked.
+    user's file, a network file system), the processes this user may see are asked. A system that has neither leases
+    nor /proc cannot tell: there every file counts as open.
     """
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return True
     try:
         # Whoever opens the file meanwhile makes the kernel signal us: by a signal that is ignored unless waited for.
         fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)
@@ -131,7 +134,8 @@ def in_use(handle: int) -> bool:
 
 def let_go(handle: int) -> None:
     """Let others open a file again that `in_use` found free."""
-    fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    with suppress(OSError):  # there was no lease to be had
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
 
 def _seen_open(file: os.stat_result) -> bool:
