@@ -41,7 +41,11 @@ def run(ctx: Context, params: Params) -> dict[str, int]:
         found += runs.findings(connection, tasks, paused=stops, now=ctx.now)
         held = frozenset(age.table for age in params.ages if any(h.covers_table(age.table) for h in ctx.holds()))
         found += ages.findings(connection, params.ages, tasks, held=held, now=ctx.now)
-    jobs = _jobs(ctx, params.scheduler)
+    jobs = None
+    try:
+        jobs = _jobs(params.scheduler)
+    except (Retry, Unavailable) as reason:
+        found.append(Finding("scheduler/unseen", "warning", str(reason), "watchdog"))
     if jobs is not None:
         found += schedules.findings(schedules.declared(tasks), jobs, ctx.now)
     unseen = frozenset() if jobs is not None else frozenset(("schedule", "fired", "call"))
@@ -62,15 +66,11 @@ def run(ctx: Context, params: Params) -> dict[str, int]:
     }
 
 
-def _jobs(ctx: Context, at: SchedulerParams) -> dict[str, schedules.Live] | None:
-    """Cloud Scheduler's jobs; None where there is none to ask, or it does not answer: then nothing is said of them."""
+def _jobs(at: SchedulerParams) -> dict[str, schedules.Live] | None:
+    """Cloud Scheduler's jobs; None where there is none to ask. Raises Retry, Unavailable."""
     if not at.region and not at.emulator:
         return None
-    try:
-        return schedules.live_jobs(project=at.project, region=at.region or "local", emulator=at.emulator)
-    except (Retry, Unavailable) as error:
-        ctx.log.error("Cloud Scheduler's jobs could not be looked at", error=str(error))
-        return None
+    return schedules.live_jobs(project=at.project, region=at.region or "local", emulator=at.emulator)
 
 
 def _tell(ctx: Context, docs: str) -> int:

@@ -320,6 +320,8 @@ def test_where_cloud_scheduler_does_not_answer_its_incidents_stay_as_they_were(
     watch(scheduler)
     watch()
     assert open_keys(rows) == {"schedule/db-cleanup"}
+    watch(CLOUD_SCHEDULER_EMULATOR_HOST=f"127.0.0.1:{next(free_ports())}")
+    assert open_keys(rows) == {"schedule/db-cleanup", "scheduler/unseen"}
     with scheduler.changing() as jobs:
         jobs["db-cleanup"].state = Job.State.ENABLED
     watch(scheduler)
