@@ -1,6 +1,7 @@
 """rotate_secrets: asks, waits, and takes each kind of secret through its steps, with a way back at each."""
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from shared import plans, secrets
 from shared.call import Request, by_hand, of_request, of_slot
+from shared.clock import rfc3339
 from shared.database import Database
 from shared.errors import Outcome
 from shared.laptop.firebase import VARIABLE, FirebaseAuth
@@ -27,6 +29,7 @@ from shared.rotation.postgres import verifier
 from shared.secrets import LocalSecrets
 from shared.settings import Settings
 from tests.conftest import ManualClock, RunTask
+from tests.killing import killer
 from tests.started import function
 
 Rows = Callable[..., list[Any]]
@@ -496,3 +499,62 @@ def test_from_the_schedule_over_http_to_slack(
     assert len(store.get("internal-api-token")) >= 40
     assert any("approval" in line for line in web.posted[:1])
     assert "internal-api-token: version 1 is in use" in web.posted[-1]
+
+
+def _killed_and_gone_on_with(
+    rotate: Callable[..., Rotate], store: LocalSecrets, settings: Settings, db: Database, url: str, *, every: int
+) -> int:
+    """Kill the approved run before every `every`-th step; the same start again ends with both new values in use."""
+    both = rotate(DATABASE, TOKEN)
+
+    def arrange() -> str:
+        with db.transaction() as connection:
+            connection.execute(
+                text("truncate groundskeeper.secret_rotation, groundskeeper.approval, groundskeeper.task_run cascade")
+            )
+        shutil.rmtree(store.folder / "internal-api-token", ignore_errors=True)
+        store.add("internal-api-token", "the old token")
+        store.add("app-database-url", url)
+        assert both.run().outcome is Outcome.WAITING
+        approved = both.decide()
+        with db.transaction() as connection:
+            params = plans.stored(connection, approved.plan_hash).params
+            request = plans.request_run(
+                connection, task="rotate_secrets", actor="t", why="a test", now=FIRST, params=params,
+                plan_hash=approved.plan_hash,
+            )  # fmt: skip
+        return str(request)
+
+    now = rfc3339(FIRST)
+    with killer(dict(settings.environ), FUNCTIONS / "rotate_secrets") as kill:
+        undisturbed = kill.run(request=arrange(), now=now)
+        assert undisturbed.outcome == "ok", undisturbed
+        for step in range(1, undisturbed.steps + 1, every):
+            request = arrange()
+            assert kill.run(request=request, now=now, step=step).killed, step
+            with db.transaction() as connection:
+                connection.execute(
+                    text("update groundskeeper.task_attempt set heartbeat_at = heartbeat_at - interval '61 s'")
+                )
+            again = kill.run(request=request, now=now)
+            assert again.outcome in ("ok", "skipped"), (step, again)
+            with db.transaction() as connection:
+                steps = connection.execute(text("select step from groundskeeper.secret_rotation")).scalars().all()
+            assert steps == ["promoted", "promoted"], step
+            assert store.get("internal-api-token") != "the old token"
+            assert connects(store.get("app-database-url"), settings) == OWNER
+            assert make_url(store.get("app-database-url")).username == "rot_b"
+    return undisturbed.steps
+
+
+def test_killed_at_some_steps_the_next_start_goes_on(
+    rotate: Callable[..., Rotate], store: LocalSecrets, settings: Settings, db: Database, database_login: str
+) -> None:
+    _killed_and_gone_on_with(rotate, store, settings, db, database_login, every=60)
+
+
+@pytest.mark.full
+def test_killed_before_every_eighth_step_the_next_start_goes_on(
+    rotate: Callable[..., Rotate], store: LocalSecrets, settings: Settings, db: Database, database_login: str
+) -> None:
+    assert _killed_and_gone_on_with(rotate, store, settings, db, database_login, every=8) > 40
