@@ -9,7 +9,8 @@ from shared.objects import Changed, Missing, Objects
 
 def prefix(account: str) -> str:
     """Below which an account's objects are, in every bucket: never the beginning of another account's."""
-    return f"accounts/{quote(account, safe='')}/"
+    encoded = quote(account, safe="")
+    return f"accounts/{encoded.replace('.', '%2E') if encoded in ('.', '..') else encoded}/"
 
 
 def names(place: Objects, account: str) -> Iterator[str]:
@@ -29,8 +30,9 @@ def remove(place: Objects, name: str) -> int:
 
 
 def below(location: str, report: str) -> str | None:
-    """The name of `report` (a name, or a location) below `location`; None when it is somewhere else."""
+    """The name of `report` (a name, or a location) below `location`; None when it is no object there."""
     root = location.rstrip("/") + "/"
-    if report.startswith(root):
-        return report.removeprefix(root)
-    return None if report.startswith(("gs://", "/")) else report
+    if report.startswith("gs://") and not report.startswith(root):
+        return None
+    name = report.removeprefix(root)
+    return None if any(part in ("", ".", "..") for part in name.split("/")) else name
