@@ -19,7 +19,8 @@ class Target:
     check_url: str = ""  # generated, manual: answers 2xx to whoever bears a good value
     owner: str = ""  # postgres: the role that owns everything and cannot log in
     logins: tuple[str, ...] = ()  # postgres: two logins, in turns
-    endpoint_url: str = ""  # stripe_webhook: where Stripe posts its events
+    endpoint_url: str = ""  # stripe_webhook: where Stripe posts its events; empty: whatever has this path
+    endpoint_path: str = "/api/v1/stripe/webhook"
 
     def __post_init__(self) -> None:
         if self.rotator == "postgres" and (not self.owner or len(self.logins) != 2):

@@ -7,6 +7,7 @@ first: the receiver takes either, and knows an event that comes twice by its id.
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import stripe
 
@@ -34,18 +35,20 @@ class StripeWebhook:
         ).v1.webhook_endpoints
 
     def _here(self) -> list[Any]:
-        """The endpoints at our address."""
-        if not self._target.endpoint_url:
-            raise Unavailable("no address of the Stripe endpoint: set STRIPE_WEBHOOK_URL")
+        """The endpoints at our address. Raises Refused where it cannot be told which that is."""
+        url, path = self._target.endpoint_url, self._target.endpoint_path
         every = _asked(lambda: list(self._hooks().list({"limit": 100}).auto_paging_iter()))
-        return [hook for hook in every if hook.url == self._target.endpoint_url]
+        found = [hook for hook in every if (hook.url == url if url else urlsplit(hook.url).path == path)]
+        if len({hook.url for hook in found}) > 1:
+            raise Refused(f"Stripe has endpoints at several addresses ending in {path}: set STRIPE_WEBHOOK_URL to ours")
+        return found
 
     def prepare(self, old: str | None) -> Details:
         found = self._here()
         if not found:
             raise Refused(
-                f"Stripe has no endpoint at {self._target.endpoint_url}: make the first one in its dashboard and add "
-                f"its secret with `keeper secret add {self._target.secret}`"
+                f"Stripe has no endpoint at {self._target.endpoint_url or self._target.endpoint_path}: make the first "
+                f"one in its dashboard and add its secret with `keeper secret add {self._target.secret}`"
             )
         return {"before": sorted(hook.id for hook in found)}
 
@@ -58,7 +61,7 @@ class StripeWebhook:
         made = _asked(
             lambda: self._hooks().create(
                 {
-                    "url": self._target.endpoint_url,
+                    "url": kept[0].url,
                     "enabled_events": kept[0].enabled_events,
                     "api_version": stripe.api_version,
                 }

@@ -42,7 +42,7 @@ DATABASE = {
     "secret": "app-database-url", "rotator": "postgres", "owner": OWNER, "logins": list(LOGINS), "consumers": "Restart."
 }  # fmt: skip
 TOKEN = {"secret": "internal-api-token", "rotator": "generated", "consumers": "Both are taken."}
-WEBHOOK = {"secret": "stripe-webhook-secret", "rotator": "stripe_webhook", "endpoint_url": URL, "consumers": "Both."}
+WEBHOOK = {"secret": "stripe-webhook-secret", "rotator": "stripe_webhook", "consumers": "Both."}
 MANUAL = {"secret": "stripe-api-key", "rotator": "manual", "consumers": "Roll it in the dashboard."}
 
 
@@ -394,6 +394,17 @@ def test_stripes_secret_overlaps_and_the_old_endpoint_goes(
     clock.advance(7 * DAY)
     hook.run()
     assert states(store, "stripe-webhook-secret") == ["destroyed", "destroyed", "enabled"]
+
+
+def test_which_of_several_stripe_endpoints_is_ours_must_be_said(
+    rotate: Callable[..., Rotate], stripe: StripeServer, store: LocalSecrets
+) -> None:
+    stripe.store.endpoint("https://staging.example.com/api/v1/stripe/webhook", ["*"])
+    result = rotate(WEBHOOK, stripe_emulator=stripe.url).through()
+    assert (result.outcome, "STRIPE_WEBHOOK_URL" in (result.error or "")) == (Outcome.PARTIAL, True)
+    said = rotate({**WEBHOOK, "endpoint_url": URL}, stripe_emulator=stripe.url).through()
+    assert said.outcome is Outcome.OK, said.error
+    assert len(store.get("stripe-webhook-secret").split()) == 2
 
 
 def test_stripes_secret_goes_back_during_the_overlap(
