@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -56,6 +56,7 @@ def archive_rows(ctx: Context, target: Target, leaf: Leaf, *, indexed: bool, pac
     store = store_of(ctx, target.rule)
     most = companions.MOST_ROWS if target.rule.objects else _MOST_ROWS
     rows, walk = min(_FIRST_ROWS, most), _Walk(indexed)
+    trouble = _Trouble()
     while True:
         pace.ready([leaf.oid, target.relation.oid])
         ctx.check()
@@ -64,10 +65,22 @@ def archive_rows(ctx: Context, target: Target, leaf: Leaf, *, indexed: bool, pac
             return
         versions, done = taken
         if count := len(versions):
-            size = _archive(ctx, target, leaf, store, versions)
+            size = _archive(ctx, target, leaf, store, versions, trouble)
             rows = min(most, rows * 4, max(100, _MOST_BYTES * count // max(size, 1)))
         if done:
-            return
+            break
+    if trouble.missing:
+        ctx.count(f"{target.rule.name}.missing", trouble.missing)
+    if trouble.failed:
+        raise NotArchived(f"{len(trouble.failed)} rows stay: {'; '.join(trouble.failed[:3])}")
+
+
+@dataclass
+class _Trouble:
+    """What became of rows' objects: how many are missing, and which could not be copied, in words."""
+
+    missing: int = 0
+    failed: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -159,8 +172,10 @@ def _span(connection: Connection, target: Target, leaf: Leaf, walk: _Walk, rows:
     )
 
 
-def _archive(ctx: Context, target: Target, leaf: Leaf, store: Objects, versions: parquet.Versions) -> int:
-    """Archive and delete these rows; the size of their text in bytes."""
+def _archive(
+    ctx: Context, target: Target, leaf: Leaf, store: Objects, versions: parquet.Versions, trouble: _Trouble
+) -> int:
+    """Archive and delete these rows; the size of their text in bytes. `trouble` takes what became of their objects."""
     archive_id, rule = uuid.uuid4(), target.rule
     folder = f"{folder_of(target.source)}/{ctx.run_id}/{archive_id}"
     names = {"data": f"{folder}.parquet", "manifest": f"{folder}.json"}
@@ -168,6 +183,8 @@ def _archive(ctx: Context, target: Target, leaf: Leaf, store: Objects, versions:
     if rule.objects:
         seen = parquet.parse(versions.without(()).take()[2], target.relation.columns)
         taken = companions.take(ctx, target, seen.column(rule.objects.column).to_pylist(), store, folder)
+        trouble.missing += taken.missing
+        trouble.failed += taken.failed
         versions, copies = versions.without(taken.left), taken.copies
         if not len(versions):
             return 0

@@ -27,6 +27,8 @@ from shared.schema import pending_object
 
 # Of one archive: objects are copied one by one, and what a killed run copied is copied again.
 MOST_ROWS = 100
+# Of one archive too: beyond it, it is the place that fails, not single objects.
+_MOST_FAILED = 10
 
 _CHUNK = 1 << 20
 
@@ -45,36 +47,48 @@ class Copy:
 
 @dataclass(frozen=True)
 class Taken:
-    """The copies, and the places in the batch of the rows whose object could not be taken."""
+    """The copies, the places in the batch of the rows that stay without one, how many objects were missing, and what
+    failed, in words."""
 
     copies: tuple[Copy, ...]
     left: frozenset[int]
+    missing: int
+    failed: tuple[str, ...]
 
 
 def take(ctx: Context, target: Target, names: Sequence[str | None], store: Objects, folder: str) -> Taken:
     """Copy the objects `names` (one a row, in the batch's order) below `folder` of `store`.
 
-    Counts `<rule>.missing` and `<rule>.unreadable`. Raises NotArchived when the store fails, Stopped in time.
+    One object's failure is no other's; raises NotArchived when the place fails, and Stopped.
     """
     companion, rule = _companion(target), target.rule.name
     place = place_of(ctx, companion.place)
     copies: dict[str, Copy] = {}
     left = set()
+    missing = 0
+    failed: list[str] = []
     for number, name in enumerate(names):
         if name in copies:
             continue
         ctx.check()
-        with storing(f"the object of a row of {target.source} could not be archived, so the row stays"):
-            found = _take(place, name, store, folder, number)
+        try:
+            with storing(f"{name} could not be archived, so its row stays"):
+                found = _take(place, name, store, folder, number)
+        except NotArchived as why:
+            failed.append(str(why))
+            left.add(number)
+            if len(failed) == _MOST_FAILED:
+                raise
+            continue
         if found is not None and name is not None:
             copies[name] = found
         else:
-            ctx.count(f"{rule}.missing")
+            missing += 1
             if companion.missing == "keep":
                 left.add(number)
     if left:
-        ctx.log.warning("rows stay because their object is missing", rule=rule, rows=len(left))
-    return Taken(tuple(copies.values()), frozenset(left))
+        ctx.log.warning("rows stay without a copy of their object", rule=rule, rows=len(left))
+    return Taken(tuple(copies.values()), frozenset(left), missing, tuple(failed))
 
 
 def _take(place: Objects, name: str | None, store: Objects, folder: str, number: int) -> Copy | None:

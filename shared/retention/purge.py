@@ -100,10 +100,15 @@ def _keep(ctx: Context, target: Target, pace: Pace, outcome: _Outcome) -> None:
     if target.rule.archive:
         shelf.remove_unknown(ctx, target)
     if target.rule.objects:
+        missing = f"{name}.missing"
+        ctx.count(missing, -ctx.counts.get(missing, 0))  # what an attempt before this one missed is missed again
         outcome.failed += companions.finish(ctx, target)
     for leaf, indexed in [*_undropped(ctx, target, pace, outcome), *target.leaves]:
         if target.rule.archive:
-            archive.archive_rows(ctx, target, leaf, indexed=indexed, pace=pace)
+            try:
+                archive.archive_rows(ctx, target, leaf, indexed=indexed, pace=pace)
+            except NotArchived as why:  # what was archived before it is done, and its objects can go
+                outcome.failed.append(f"{name}: {why}")
             continue
         in_use += delete_rows(ctx, target, leaf, indexed=indexed, pace=pace)
     if target.rule.objects:
