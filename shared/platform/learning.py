@@ -85,7 +85,7 @@ service_forecast = Table(
     Column("version", Text, nullable=False),
     Column("made_at", Moment, nullable=False),
     Column("breach_probability", Double, nullable=False),  # 0 to 1: missing its target in the next 24 hours
-    Column("p50_ms", Double),  # quantiles of the response time; null where it had none lately
+    Column("p50_ms", Double),  # quantiles of the day's average response time; null where it had none lately
     Column("p90_ms", Double),
     Column("p95_ms", Double),
 )
@@ -99,6 +99,6 @@ platform_score = Table(
     Column("threat_version", Text),
     Column("attack_probability", Double),  # 0 to 1
     Column("ces_version", Text),
-    Column("ces", Double),  # 0 to 100, of the window that follows
+    Column("ces", Double),  # 0 to 100, the mean of the next 24 hours
     Column("made_at", Moment, nullable=False),
 )

@@ -19,9 +19,6 @@ NEAR: dict[frozenset[str], str] = {
     frozenset(("aggregate_analytics", "db_cleanup")): "hourly: a short insert of one hour, which no deleter touches",
     frozenset(("aggregate_analytics", "rotate_logs")): "rotation touches no table but the ledger",
     frozenset(("lighthouse_scan", "rotate_logs")): "rotation touches no table but the ledger",
-    frozenset(("analyze_query_plans", "fetch_threat_intel")): "plans are asked for and nothing is run",
-    frozenset(("backup_database", "fetch_threat_intel")): "hourly: one merge; a dump holds up no writer",
-    frozenset(("verify_backup", "fetch_threat_intel")): "hourly: one merge; the drill has a server of its own",
     frozenset(("aggregate_analytics", "backup_database")): "hourly: a short insert; a dump holds up no writer",
     frozenset(("aggregate_analytics", "verify_backup")): "hourly: a short insert; the drill has a server of its own",
     frozenset(("aggregate_analytics", "scan_dark_web")): "hourly: a short insert; a scan waits for others' services",
@@ -178,9 +175,7 @@ SEED_ROWS = {
     "monthly secret rotation": "rotate_secrets",
     "/approvals": "approvals",
 }
-NOT_YET_BUILT = {
-    "train_all_models",
-}
+NOT_YET_BUILT: set[str] = set()
 
 
 def test_every_row_of_the_seeds_has_its_task_or_is_listed_as_not_yet_built() -> None:
