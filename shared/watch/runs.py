@@ -19,24 +19,25 @@ _SLOW_TIMES, _SLOW_S, _SLOW_RUNS = 3.0, 60.0, 10
 _BAD = sorted(o.value for o, meaning in OUTCOMES.items() if meaning.alert)
 _TELLING = sorted({*_BAD, "ok", "planned", "retry"})
 
-# The index on (task, started_at desc) answers each of these by its first rows.
+# The index on (task, started_at desc) answers each of these by its first rows. `between` keeps the planner there: with
+# an equality it takes the index on started_at alone, and reads every task's runs to find one that is rare.
 _NEWEST = text("""
     select t.task, r.outcome, r.error, r.finished_at
       from unnest(cast(:tasks as text[])) as t(task)
       join lateral (
            select outcome, error, finished_at
              from groundskeeper.task_run
-            where task = t.task and trigger in ('cron', 'every') and outcome = any(cast(:telling as text[]))
-              and started_at > cast(:since as timestamptz)
-            order by started_at desc
+            where task between t.task and t.task and trigger in ('cron', 'every')
+              and outcome = any(cast(:telling as text[])) and started_at > cast(:since as timestamptz)
+            order by task, started_at desc
             limit 1) r on true""")
 
 _GOOD = text("""
     select t.task,
            (select max(r.finished_at) from (
                select finished_at from groundskeeper.task_run
-                where task = t.task and outcome in ('ok', 'planned') and started_at > t.since
-                order by started_at desc limit 1) r) as good,
+                where task between t.task and t.task and outcome in ('ok', 'planned') and started_at > t.since
+                order by task, started_at desc limit 1) r) as good,
            exists (select 1 from groundskeeper.task_run where task = t.task) as known
       from unnest(cast(:tasks as text[]), cast(:since as timestamptz[])) as t(task, since)""")
 
@@ -54,8 +55,8 @@ _SECONDS = text("""
            select array_agg(s.seconds order by s.started_at desc) as seconds from (
                select started_at, cast(extract(epoch from finished_at - started_at) as double precision) as seconds
                  from groundskeeper.task_run
-                where task = t.task and trigger = 'cron' and outcome = 'ok'
-                order by started_at desc
+                where task between t.task and t.task and trigger = 'cron' and outcome = 'ok'
+                order by task, started_at desc
                 limit 30) s) r on r.seconds is not null""")
 
 
