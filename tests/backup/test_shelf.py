@@ -2,11 +2,13 @@
 
 from datetime import UTC, datetime, timedelta
 
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.backup import shelf
 from shared.backup.shelf import Entry, Keep
+from shared.manifest import ROOT
 from tests.conftest import NOW
 
 KEEP = Keep(daily=9, weekly=2, monthly=2)
@@ -54,3 +56,8 @@ def test_removing_twice_removes_nothing_more_and_a_backup_always_stays(
     assert verified not in gone
     assert bool(left) == bool(found)
     assert len(left) <= daily + weekly + monthly + 2 + sum(hours <= 24 * 8 for hours in ages)
+
+
+def test_nothing_is_removed_that_the_bucket_would_not_let_go() -> None:
+    bucket = yaml.safe_load((ROOT / "terraform" / "data" / "buckets.yaml").read_text())[shelf.BUCKET]
+    assert timedelta(days=bucket["retention_days"]) < shelf.LEAST_AGE
