@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, text
 from shared.errors import OUTCOMES, Outcome
 
 # Runs whose durations make a task's trend, and those that tell its state.
-TREND, STATE = 30, 5
+TREND, STATE = 30, 3
 
 # The day's timeline is cut into this many equal parts.
 PARTS = 144
