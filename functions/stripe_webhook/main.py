@@ -36,7 +36,7 @@ def run(ctx: Context, params: Params) -> dict[str, int]:
         return {f"rejected.{rejected.name}": 1}
     try:
         ended = _handled(ctx, params, event)
-    except Unavailable as lacking:  # Stripe keeps the event and comes again; an answer of success would lose it
+    except (Refused, Unavailable) as lacking:  # an answer of success would lose the event; so Stripe comes again
         raise Retry(str(lacking)) from lacking
     ctx.respond(200, json.dumps({"received": True, "outcome": ended}).encode())
     return {**ctx.counts, ended: 1}

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 KEY = "stripe-api-key"
 
+# What the laptop's double takes. It opens nothing at Stripe, and is never sent there.
+DOUBLES_KEY = "sk_test_ofthelaptopsdouble"
+
 PAGE = 100  # Stripe's most
 _TIMEOUT_S = 20.0
 _PATIENCE = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between tries when Stripe asks us to slow down or fails
@@ -75,6 +78,8 @@ class Stripe:
         Raises Unavailable where there is no key, Refused for a key of the other mode.
         """
         key = KEYS.secret(ctx, KEY).strip()
+        if key == DOUBLES_KEY and not emulator:
+            raise Unavailable(f"secret {KEY} is that of the laptop's double, which is not up: `make up`")
         mode = "live" if ctx.settings.livemode else "test"
         if f"_{mode}_" not in key[:9]:
             raise Refused(f"secret {KEY} is no key of Stripe's {mode} mode, which this environment is of: replace it")

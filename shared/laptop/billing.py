@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, text
 
+from shared.billing.client import DOUBLES_KEY
 from shared.clock import Clock
 from shared.database import Database
 from shared.errors import Unavailable
@@ -18,7 +19,6 @@ from shared.secrets import LocalSecrets
 from shared.settings import Settings
 
 VARIABLE = "STRIPE_EMULATOR_HOST"
-_KEY = "sk_test_ofthelaptopsdouble"  # opens nothing but the double
 _API_KEY, _HOOK = "stripe-api-key", "stripe-webhook-secret"  # the secrets' names
 _PORT = 12111
 _PATH = "/api/v1/stripe/webhook"
@@ -36,7 +36,7 @@ class Double:
 
     def __init__(self, store: Store, secret: str) -> None:
         self._store, self._secret = store, secret
-        self._server = StripeServer(store, key=_KEY, per_second=100, port=_PORT)
+        self._server = StripeServer(store, key=DOUBLES_KEY, per_second=100, port=_PORT)
         self._deliveries: Deliveries | None = None
         self.host = self._server.url.removeprefix("http://")
 
@@ -65,10 +65,10 @@ def start(settings: Settings, clock: Clock, file: Path) -> Double | None:
     if settings.secrets_folder is None or settings.livemode:
         return None
     secrets = LocalSecrets(settings.secrets_folder)
-    if _stored(secrets, _API_KEY) not in (None, _KEY):
+    if _stored(secrets, _API_KEY) not in (None, DOUBLES_KEY):
         return None
     if _stored(secrets, _API_KEY) is None:
-        secrets.add(_API_KEY, _KEY)
+        secrets.add(_API_KEY, DOUBLES_KEY)
     store = Store(clock, file=file)
     secret = _stored(secrets, _HOOK)
     if secret is None:

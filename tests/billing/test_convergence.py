@@ -146,8 +146,8 @@ def test_events_in_any_order_repeated_and_lost_and_one_sweep_end_in_what_stripe_
 
 
 @pytest.mark.full
-def test_hundreds_of_histories_end_in_what_stripe_says(quick: World) -> None:
-    proof(150)(quick)
+def test_a_hundred_histories_end_in_what_stripe_says(quick: World) -> None:
+    proof(100)(quick)
 
 
 def test_every_order_of_a_short_story_ends_the_same(quick: World) -> None:

@@ -278,11 +278,12 @@ def test_without_secrets_or_with_a_wrong_key_the_event_comes_again(world: World)
     assert outcomes(world) == []
 
 
-def test_answers_of_the_other_mode_change_nothing(world: World) -> None:
+def test_answers_of_the_other_mode_change_nothing_and_the_event_comes_again(world: World) -> None:
     world.account("a1")
     world.subscribe("a1")
     world.server.faults = [Fault("wrong_mode")]
-    assert world.deliver(world.events[-1]).outcome is Outcome.REFUSED
+    assert world.deliver(world.events[-1]).outcome is Outcome.RETRY
+    assert outcomes(world) == []
     assert world.tier("a1") == "free"
 
 

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from shared.billing.client import DOUBLES_KEY
 from shared.errors import Outcome
 from shared.laptop.stripe_server import Fault
 from shared.result import Result
@@ -177,6 +178,14 @@ def test_a_key_that_stripe_does_not_take_is_named(world: World) -> None:
     assert result.outcome is Outcome.UNAVAILABLE
     assert "stripe-api-key" in (result.error or "")
     assert world.tier("a1") == "pro"
+
+
+def test_the_doubles_key_is_never_sent_to_stripe(world: World) -> None:
+    world.secrets.add("stripe-api-key", DOUBLES_KEY)
+    world.settings = world.with_variables(STRIPE_EMULATOR_HOST="")
+    result = world.sweep()
+    assert result.outcome is Outcome.UNAVAILABLE
+    assert "make up" in (result.error or "")
 
 
 def test_without_a_key_the_task_is_unavailable_and_says_so(world: World) -> None:
