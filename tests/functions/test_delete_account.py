@@ -308,7 +308,7 @@ STAYS = {
     "idea": "the platform's own",
     "ml_window": "counts over everybody, no account in them",
     "signal": "the platform's own",
-    "threat_intelligence": "indicators and their public sources",
+    "threat_intelligence": "public indicators; of addresses in breaches a keyed hash, as the receipt says",
     "training_run": "metrics of models",
 }
 
