@@ -155,11 +155,13 @@ class _Folder:
             os.unlink(temporary)
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[Stat]:
-        names = sorted(
-            path.relative_to(self.root).as_posix()
-            for path in self.root.rglob("*")
-            if path.is_file() and not path.is_symlink() and not path.name.startswith(".partial-")
-        )
+        names: builtins.list[str] = []
+        root = str(self.root)
+        for folder, _, files in os.walk(root):
+            inside = folder[len(root) :].strip("/")
+            below = f"{inside}/" if inside else ""
+            names += [below + file for file in files if not file.startswith(".partial-")]
+        names.sort()
         for name in names:
             if name.startswith(prefix) and name > after:
                 with contextlib.suppress(Missing):  # deleted since it was listed
