@@ -14,7 +14,9 @@ $(VENV)/ready: requirements.txt requirements-dev.txt requirements-train.txt pypr
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Groundskeeper needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-train.txt \
+	@# plain pip would bring gigabytes of CUDA to Linux; where uv's index is out of reach pip has a build of its own
+	UV_HTTP_RETRIES=0 $(BIN)/uv pip install -q --python $(BIN)/python --torch-backend=cpu -r requirements-train.txt 2>&1 | tail -1; \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-train.txt \
 	  || echo "torch is not to be had here: training will be unavailable, everything else works"
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $@
