@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from shared.backup import drill, programs, shelf
 from shared.backup.dump import stamp_of
 from shared.backup.manifest import Manifest
-from shared.backup.throwaway import Embedded
+from shared.backup.throwaway import Embedded, Throwaway
 from shared.errors import Unavailable
 from shared.objects import Objects
 from shared.schema import verified_backup
@@ -77,7 +77,8 @@ def _drill(ctx: Context, store: Objects, manifest: Manifest, most_gb: int) -> in
         ctx.check()
         ctx.progress(done, manifest.dump.bytes)
 
-    with Embedded(found)(around) as target:
+    server: Throwaway = Embedded(found)
+    with server(around) as target:
         drill.restore(store, manifest, found, target, each=each)
         drill.compare(target.engine, manifest, check=ctx.check)
     return round(ctx.clock.monotonic() - began)

@@ -127,6 +127,7 @@ class _Hashing:
     def _work(self) -> tuple[dict[str, Content], Content]:
         with self._ctx.read(statement_timeout_ms=_all_of(self._ctx)) as connection:
             fingerprint.settle(connection, self._snapshot)
+            connection.exec_driver_sql("set local max_parallel_workers_per_gather = 0")  # others use this server
             self._pid = connection.execute(text("select pg_catalog.pg_backend_pid()")).scalar_one()
             contents = {}
             for table in self._tables:

@@ -1,9 +1,9 @@
 """What a database holds, in numbers that a restore must reproduce: rows and a hash of each table, sequences, shape.
 
-A table's hash is the sum of two 64-bit hashes of every row's text, so it needs no order and sees each row. It finds
-what accident does to data; it is no seal against forgery: that is what the dump's SHA-256 and the bucket's retention
-are for. PostgreSQL 11 to 18 compute the same hashes. Tables of extensions, materialized views (a restore computes them
-anew), foreign tables and temporary tables are not counted.
+A table's hash is the sum of a 64-bit hash of every row's text, so it needs no order and sees each row. It finds what
+accident does to data; it is no seal against forgery: for that there are the dump's SHA-256 and the bucket's retention.
+PostgreSQL 11 to 18 compute the same hashes. Tables of extensions, materialized views (a restore computes them anew),
+foreign tables and temporary tables are not counted.
 """
 
 from collections.abc import Mapping
@@ -70,10 +70,9 @@ select 'type', count(*) from pg_catalog.pg_type t join pg_catalog.pg_namespace n
 """
 
 _LARGE_OBJECTS = """
-select count(*), sum(pg_catalog.hashtextextended(q.content, 0)), sum(pg_catalog.hashtextextended(q.content, 1))
-  from (select m.oid || ':' || pg_catalog.encode(pg_catalog.sha256(pg_catalog.lo_get(m.oid)), 'hex') as content
-          from pg_catalog.pg_largeobject_metadata m
-        offset 0) q
+select count(*), sum(pg_catalog.hashtextextended(
+         m.oid || ':' || pg_catalog.encode(pg_catalog.sha256(pg_catalog.lo_get(m.oid)), 'hex'), 0))
+  from pg_catalog.pg_largeobject_metadata m
 """
 
 
@@ -155,9 +154,7 @@ def content(connection: Connection, table: str) -> Content:
     """Rows and hash of `table`, a name that `tables` gave."""
     return _content(
         connection.exec_driver_sql(
-            "select count(*), sum(pg_catalog.hashtextextended(q.content, 0)),"
-            " sum(pg_catalog.hashtextextended(q.content, 1))"
-            f" from (select (t.*)::pg_catalog.text as content from only {table} t offset 0) q"
+            f"select count(*), sum(pg_catalog.hashtextextended((t.*)::pg_catalog.text, 0)) from only {table} t"
         ).one()
     )
 
@@ -205,5 +202,5 @@ def _difference(what: str, taken: Content, restored: Content) -> list[str]:
 
 
 def _content(row: Any) -> Content:
-    count, one, other = row
-    return Content(int(count), "" if one is None else f"{int(one):x}.{int(other):x}")
+    count, hashes = row
+    return Content(int(count), "" if hashes is None else f"{int(hashes):x}")

@@ -14,7 +14,7 @@ from shared.schema import query_analysis, query_plan
 _SHOWN_TEXT = 70
 
 
-@click.command()
+@click.command(context_settings={"ignore_unknown_options": True})  # every other query's number is negative
 @click.argument("query_id", required=False, type=int)
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000))
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")

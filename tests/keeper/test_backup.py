@@ -45,13 +45,15 @@ def test_a_backup_is_listed_verified_restored_and_refused_where_it_must_not_go(
 ) -> None:
     rows("insert into idea (title, created_at) values ('one', :now) returning 1", now=NOW)
     assert document(keeper("backup", "list", "--json"))["backups"] == []
-    # started by it, in this process, as the same superuser: verified at once
+    assert keeper("pause", "verify_backup", "--reason", "by hand").exit_code == 0
     assert keeper("run", "backup_database", "--json").exit_code == 0
+    assert keeper("resume", "verify_backup").exit_code == 0
     (listed,) = document(keeper("backup", "list", "--json"))["backups"]
-    assert listed["grades"] == ["daily", "weekly", "monthly"]
-    assert listed["verified_at"] is not None
+    assert (listed["grades"], listed["verified_at"]) == (["daily", "weekly", "monthly"], None)
     verified = json.loads(keeper("backup", "verify", "--json").stdout)
     assert (verified["outcome"], verified["counts"]["verified"]) == ("ok", 1)
+    (listed,) = document(keeper("backup", "list", "--json"))["backups"]
+    assert listed["verified_at"] is not None
 
     with db.transaction() as connection:
         erasure.tombstone(connection, "a1", "a key", NOW)
