@@ -36,7 +36,7 @@ def _statement(n: int) -> str:
 
 def _measured(major: int) -> tuple[Series, float]:
     with Postgres.temporary(binaries=find_binaries(major)) as server:
-        settings = read({"DATABASE_URL": server.create_database("bench")})
+        settings = read({"DATABASE_URL": server.create_database("bench"), "SLOW_QUERY_LIMIT": str(_STATEMENTS)})
         database = Database(settings, "bench")
         migrations.upgrade(database.engine, "groundskeeper")
         migrations.stamp_environment(database.engine, "demo-groundskeeper", False, datetime.now(UTC))
