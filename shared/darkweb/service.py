@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import requests
+from requests.packages.urllib3.exceptions import HTTPError, ReadTimeoutError  # type: ignore[import-not-found]
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
@@ -121,9 +122,9 @@ class Service:
                 ) as answer:
                     if not self._told_to_wait(answer):
                         return self._judge(answer)
-            except requests.Timeout:
+            except (requests.Timeout, ReadTimeoutError):
                 raise ServiceFailed(f"did not answer within {self._manners.answer_s} s") from None
-            except requests.RequestException:
+            except (requests.RequestException, HTTPError):
                 raise ServiceFailed("the connection could not be made, or broke") from None
         raise ServiceFailed(f"asked for patience {_TRIES} times on end")
 
@@ -167,7 +168,9 @@ class Service:
         if status != 200:
             raise ServiceFailed(f"answered {status}")
         body = bytearray()
-        for chunk in answer.iter_content(_CHUNK):
+        # read1 gives what has come: with read, a server that drips would hold us as long as it likes
+        while chunk := answer.raw.read1(_CHUNK, decode_content=True):
+            self._ctx.check()
             body += chunk
             if len(body) > self._manners.mb << 20:
                 raise ServiceFailed(f"its answer is larger than {self._manners.mb} MB")

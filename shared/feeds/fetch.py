@@ -5,7 +5,6 @@ What goes wrong outside is `FeedFailed`, in words fit for a log: never an addres
 
 import hashlib
 import tempfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import IO
 from urllib.parse import urljoin, urlsplit
 
 import requests
+from requests.packages.urllib3.exceptions import HTTPError, ReadTimeoutError  # type: ignore[import-not-found]
 
 from shared.clock import Clock
 
@@ -92,7 +92,8 @@ def download(
         try:
             with _answer(session, url, asked, caps) as answer:
                 size, digest = 0, hashlib.sha256()
-                for chunk in answer.iter_content(_CHUNK):
+                # read1 gives what has come: with read, a server that drips would hold us as long as it likes
+                while chunk := answer.raw.read1(_CHUNK, decode_content=True):
                     size += len(chunk)
                     if size > caps.mb << 20:
                         raise FeedFailed(f"is larger than {caps.mb} MB")
@@ -108,11 +109,11 @@ def download(
                 ):
                     raise FeedFailed("broke off before its end")
                 known = Validators(answer.headers.get("ETag"), answer.headers.get("Last-Modified"))
-        except requests.Timeout:
+        except (requests.Timeout, ReadTimeoutError):
             raise FeedFailed(f"did not answer within {caps.answer_s} s") from None
         except requests.exceptions.SSLError:
             raise FeedFailed("its certificate cannot be verified") from None
-        except (requests.RequestException, zlib.error):
+        except (requests.RequestException, HTTPError):
             raise FeedFailed("the connection could not be made, or broke") from None
         body.seek(0)
         yield Copy(body, size, digest.hexdigest(), known)

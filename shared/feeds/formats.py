@@ -7,6 +7,7 @@ costs nobody else; a copy whose shape is another than documented is `Malformed` 
 import csv
 import io
 import json
+import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any, NamedTuple
@@ -91,9 +92,9 @@ def _rows(lines: Iterator[str], first: str | None, places: dict[str, int], width
                 yield line
 
     rows = csv.reader(left(), skipinitialspace=True)
-    text = places.pop("text")
-    confidence = places.pop("confidence", None)
-    number = 0
+    # a column that is not there is the one after the last, which is always empty
+    wanted = [places.get(field, width) for field in Record._fields[1:]]
+    pick, number = operator.itemgetter(*wanted), 0
     while True:
         number += 1
         try:
@@ -107,9 +108,9 @@ def _rows(lines: Iterator[str], first: str | None, places: dict[str, int], width
             if row:
                 yield Bad(number, f"{len(row)} columns instead of {width}", ",".join(row))
             continue
-        given = {field: row[place] or None for field, place in places.items()} if places else {}
-        score = _percent(row[confidence]) if confidence is not None else None
-        yield Record(number, row[text], confidence=score, **given)
+        row.append("")
+        text, kind, confidence, *others = pick(row)
+        yield Record(number, text, kind or None, _percent(confidence), *others)
 
 
 def threatfox(body: IO[bytes], _columns: Mapping[str, str]) -> Entries:
@@ -284,9 +285,14 @@ def _array(value: Any, name: str) -> list[dict[str, Any]]:
 
 
 def _percent(value: Any) -> int | None:
+    if isinstance(value, str) and (score := _SCORES.get(value)) is not None:
+        return score
     if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,3}\s*%?", value):
         value = int(value.strip(" %"))
     return min(100, max(0, value)) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+_SCORES = {str(score): score for score in range(101)}
 
 
 def _joined(*parts: Any) -> str | None:

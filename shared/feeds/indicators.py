@@ -8,6 +8,7 @@ indicator, or one that would block everybody (private addresses, networks too wi
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 import idna
@@ -28,6 +29,8 @@ _IPV4 = re.compile(
     r"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\.){3}(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 )
 _BRACKETS = re.compile(r"\s*[\[({]\s*(\.|:|/|@|dot|://)\s*[\])}]\s*", re.I)
+_SCHEME = re.compile(r"(?:h[tx]{2}p(s?)|f[tx]p):/{1,2}", re.I)
+_SCHEMES_BEGIN = ("h", "H", "f", "F")
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21}
 # Unreserved and reserved characters, and % itself, stay as they are. RFC 3986
 _KEEP = "!$&'()*+,;=:@/?%-._~[]"
@@ -37,8 +40,7 @@ class Unfit(ValueError):
     """This is no indicator, or one nobody should block. The message is the reason, without the value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Indicator:
+class Indicator(NamedTuple):
     """A canonical indicator: ipv4, ipv6, cidr, ip_port, domain, url, md5, sha1, sha256 or cve, and its value."""
 
     kind: str
@@ -76,8 +78,8 @@ class Reader:
     def _any(self, text: str) -> Indicator:
         if "://" in text:
             return self._url(text)
-        if len(text) in _HASHES and _HEX.fullmatch(text.lower()):
-            return self._hash(text)
+        if len(text) in _HASHES and "." not in text and _HEX.fullmatch(lower := text.lower()):
+            return Indicator(_HASHES[len(lower)], lower)
         if text[:4].upper() == "CVE-":
             return self._cve(text)
         if "/" in text:
@@ -193,7 +195,7 @@ def _whole(text: str) -> str:
     text = text.strip(" \t\r\n\"'<>")
     if "[" in text or "(" in text or "{" in text:
         text = _BRACKETS.sub(lambda m: "." if m[1].lower() == "dot" else m[1], text)
-    if text[:1] in "hHfF" and (scheme := re.match(r"(?:h[tx]{2}p(s?)|f[tx]p)(:|\[:\])/{1,2}", text, re.I)):
+    if text[:1] in _SCHEMES_BEGIN and not text.startswith(("http://", "https://")) and (scheme := _SCHEME.match(text)):
         plain = "ftp" if text[0] in "fF" else f"http{scheme[1].lower()}"
         text = f"{plain}://{text[scheme.end() :]}"
     return text

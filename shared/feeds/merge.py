@@ -5,6 +5,7 @@ row always says why it is there. Sources are taken as independent witnesses: tog
 1 - (1 - a)(1 - b)…, 99 % at most each. No row is ever deleted: what nobody sees any more expires.
 """
 
+import functools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -142,15 +143,15 @@ class Judge:
                 tally.refuse(number, "on the allow-list", given, allowed=True)
                 continue
             tally.accepted += 1
-            first = _moment(first_seen) if first_seen else None
-            last = None if self.current or not last_seen else _moment(last_seen)
+            first = _moment(first_seen) if isinstance(first_seen, str) else None
+            last = _moment(last_seen) if isinstance(last_seen, str) and not self.current else None
             last = last or (stamp if self.current else first) or stamp
-            days = self.days.get(indicator.kind, 0)
-            value = escaped(indicator.value)
+            name, value = indicator  # of signs that need no escape
+            days = self.days.get(name, 0)
             line = (
-                f"{indicator.kind}:{value}\t{indicator.kind}\t{value}"
-                f"\t{self.confidence if confidence is None else confidence}\t{escaped(severity)}"
-                f"\t{escaped(description)}\t{escaped(reference)}\t{first or last}\t{last}\t{days or _NULL}\n"
+                f"{name}:{value}\t{name}\t{value}"
+                f"\t{self.confidence if confidence is None else confidence}\t{_field(severity)}"
+                f"\t{_field(description)}\t{_field(reference)}\t{first or last}\t{last}\t{days or _NULL}\n"
             )
             # JSON may hold halves of characters, which no text of PostgreSQL does
             yield line if line.isascii() else line.encode("utf-8", "replace").decode()
@@ -159,9 +160,16 @@ class Judge:
 _NULL = "\\N"
 
 
+def _field(given: str | None) -> str:
+    if not given:
+        return _NULL
+    return given if given.isprintable() and "\\" not in given else escaped(given)
+
+
+@functools.lru_cache(maxsize=4096)  # a feed's moments are often the same, to the second or the day
 def _moment(given: str) -> str | None:
     """A moment as ISO 8601; UTC where it says nothing else. None for what is no moment."""
-    if not isinstance(given, str) or not (found := _MOMENT.fullmatch(given.strip())):
+    if not (found := _MOMENT.fullmatch(given.strip())):
         return None
     moment = f"{found[1]}T{found[2] or '00:00:00'}{found[3] or '+00:00'}"
     try:

@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.message import Message
@@ -22,6 +23,7 @@ class Page:
     etag: str | None = None
     cut: int | None = None
     zipped: bool = False
+    drip_s: float = 0  # between each byte of the body
 
 
 @dataclass
@@ -76,7 +78,12 @@ class _Answer(BaseHTTPRequestHandler):
             self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body[: page.cut])
+        if page.drip_s:
+            for byte in body:
+                self.wfile.write(bytes((byte,)))
+                time.sleep(page.drip_s)
+        else:
+            self.wfile.write(body[: page.cut])
 
 
 @contextlib.contextmanager
