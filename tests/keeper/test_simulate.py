@@ -43,10 +43,9 @@ def test_the_command_prints_a_document_of_its_schema(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_week_of_mishaps_breaks_no_promise(seed: int) -> None:
-    names = ("db_cleanup", "outbox_relay", "purge_audit", "watchdog", "aggregate_analytics")
-    done = run(names, days=7, seed=seed, full=timedelta(hours=1))
+def test_days_of_mishaps_break_no_promise() -> None:
+    names = ("db_cleanup", "outbox_relay", "purge_audit", "watchdog")
+    done = run(names, days=4, seed=1, full=timedelta(minutes=30))
     assert [one for one in done.invariants if not one.held] == []
     mishaps = {name for tally in done.tallies.values() for name in tally.chaos}
     assert {"doubled", "late", "lost", "killed"} <= mishaps
