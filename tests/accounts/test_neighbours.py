@@ -92,7 +92,7 @@ def test_others_keep_every_row_and_object(
 
 @pytest.mark.full
 @pytest.mark.timeout(900)
-@settings(max_examples=100, deadline=None, suppress_health_check=_CHECKS)
+@settings(max_examples=50, deadline=None, suppress_health_check=_CHECKS)
 @_GIVEN
 def test_others_keep_every_row_and_object_whatever_they_are_called(
     world: World, run_task: RunTask, using: Settings, names: list[str], rows: list[int]
