@@ -65,13 +65,17 @@ _ROUNDED = (
     + " else us / 10000000000 * 10000000000 end"
 )
 
+# A day. What is longer, negative, infinite or no number was not measured by a clock: the row counts, without a time.
+_LONGEST_MS = 86_400_000
+
 # Rows of an hour as bins: how many rows had which time, and what else they were.
 _BINS_OF_ROWS = f"""
     select account_id, service_id, {_ROUNDED} as q, count(*) as n, sum(us) as us,
            count(*) filter (where failed) as errors, count(*) filter (where is_active) as active
       from (select e.account_id, e.service_id, e.is_active,
                    not e.is_active or e.error is not null or coalesce(e.status_code >= 500, false) as failed,
-                   cast(round(e.response_time * 1000) as bigint) as us
+                   case when e.response_time between 0 and {_LONGEST_MS}
+                        then cast(round(e.response_time * 1000) as bigint) end as us
               from endpoints e
              where e.last_tested >= :start
                and e.last_tested < :until

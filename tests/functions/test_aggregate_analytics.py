@@ -218,6 +218,16 @@ def test_no_data_is_no_bucket_and_no_time_is_no_percentile(put: Put, roll: Calla
     assert rows("select 1 from aggregated_analytics where service_id = :other", other=OTHER) == []
 
 
+@pytest.mark.parametrize("ms", [math.inf, -math.inf, math.nan, -1.0, 86_400_000.1, 1.7e308])
+def test_a_time_no_clock_measured_counts_its_row_and_fails_nothing(
+    ms: float, put: Put, roll: Callable[..., Result], rows: Rows
+) -> None:
+    put({"at": NOW - HOUR, "ms": ms}, {"at": NOW - HOUR, "ms": 86_400_000.0})
+    assert roll().outcome is Outcome.OK
+    (bucket,) = rows("select requests, average_ms from aggregated_analytics where granularity = 'hour'")
+    assert bucket == (2, 86_400_000.0)
+
+
 def test_what_an_application_reports_has_no_uptime(put: Put, roll: Callable[..., Result], rows: Rows) -> None:
     put({"at": NOW - 2 * HOUR, "service": None})
     roll()
