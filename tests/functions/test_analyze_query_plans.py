@@ -23,7 +23,9 @@ def counted(db: Database) -> None:
         connection.execute(text("create extension pg_stat_statements"))
         connection.execute(text("create table orders (id int primary key, customer int, note text, at timestamptz)"))
         connection.execute(
-            text("""insert into orders select n, mod(n, 100), repeat('x', 1000), :now from generate_series(1, 20000) n"""),
+            text(
+                """insert into orders select n, mod(n, 100), repeat('x', 1000), :now from generate_series(1, 20000) n"""
+            ),
             {"now": NOW},
         )
         connection.execute(text("create table lines (order_id int references orders, price int)"))
