@@ -76,9 +76,12 @@ class Postgres:
 
     @classmethod
     @contextmanager
-    def temporary(cls, *, binaries: Binaries | None = None) -> Iterator["Postgres"]:
-        """A fast server for tests, in a folder of its own that goes with it. Does not survive a power cut."""
-        folder = Path(tempfile.mkdtemp(prefix="groundskeeper-"))
+    def temporary(cls, *, binaries: Binaries | None = None, parent: Path | None = None) -> Iterator["Postgres"]:
+        """A fast server for tests, in a folder of its own that goes with it. Does not survive a power cut.
+
+        The folder lies in `parent`, else where the system keeps what is temporary.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="groundskeeper-", dir=parent))
         folder.chmod(0o711)  # the server's user walks through; what lies inside is private file by file
         try:
             with cls.start(folder / "postgres", binaries=binaries, durable=False) as server:
@@ -99,7 +102,7 @@ class Postgres:
         """Create the database `name` as a copy of `template` unless it is there; its URL."""
         quoted = pg8000.native.identifier(name)
         try:
-            self.execute(f"create database {quoted} template {pg8000.native.identifier(template)}")
+            self.execute(f"create database {quoted} template {pg8000.native.identifier(template)} strategy file_copy")
         except pg8000.native.DatabaseError as error:
             # unique_violation is what the slower of two creators at once sees
             if error.args[0].get("C") not in (_DUPLICATE_DATABASE, _UNIQUE_VIOLATION):

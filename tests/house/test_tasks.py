@@ -16,23 +16,12 @@ TASKS = load_all()
 
 # Two tasks that may start within half an hour of each other on the same database, and why.
 NEAR: dict[frozenset[str], str] = {
-    frozenset(("aggregate_analytics", "db_cleanup")): "hourly: a short insert of one hour, which no deleter touches",
-    frozenset(("aggregate_analytics", "rotate_logs")): "rotation touches no table but the ledger",
     frozenset(("lighthouse_scan", "rotate_logs")): "rotation touches no table but the ledger",
-    frozenset(("aggregate_analytics", "backup_database")): "hourly: a short insert; a dump holds up no writer",
-    frozenset(("aggregate_analytics", "verify_backup")): "hourly: a short insert; the drill has a server of its own",
-    frozenset(("aggregate_analytics", "scan_dark_web")): "hourly: a short insert; a scan waits for others' services",
-    frozenset(("aggregate_analytics", "vacuum_analyze")): "hourly: VACUUM locks out no reader and no writer",
-    frozenset(("aggregate_analytics", "dek_compliance")): "hourly: a short insert of one hour; a read of a few keys",
-    frozenset(
-        ("aggregate_analytics", "rotate_secrets")
-    ): "hourly: a short insert; rotation touches no table but its own",
     frozenset(("backup_database", "rotate_secrets")): "monthly: a question to an operator; a dump holds up no writer",
-    frozenset(("fetch_threat_intel", "rotate_secrets")): "rotation touches no table but its own",
-    frozenset(("aggregate_analytics", "sync_subscriptions")): "hourly: a short insert of tables billing never reads",
 }
 # Tasks that run so often that they are near everything, and why that is no harm.
 OFTEN = {
+    "aggregate_analytics": "hourly: a short insert of one hour, which no deleter touches and which locks nobody out",
     "fetch_threat_intel": "hourly: a merge a feed into a table no other task writes; readers are not held up",
     "cleanup": "hourly: asks by indexes whether rows are due, and starts others under their own leases",
     "watchdog": "reads a few rows by their indexes and writes its own incidents",

@@ -41,6 +41,7 @@ def models(settings: Settings) -> Models:
     return run
 
 
+@pytest.mark.full
 def test_a_version_is_promoted_shown_rolled_back_and_exported(
     models: Models, rows: Callable[..., list[Any]], tmp_path: Path
 ) -> None:

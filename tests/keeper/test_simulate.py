@@ -21,6 +21,7 @@ def run(names: tuple[str, ...], *, days: int, seed: int | None, full: timedelta)
         return simulate(tasks, start=START, days=days, seed=seed, folder=folder, full=full)
 
 
+@pytest.mark.full
 def test_two_days_keep_every_promise() -> None:
     names = ("db_cleanup", "outbox_relay")
     done = run(names, days=2, seed=3, full=timedelta(minutes=5))

@@ -174,6 +174,7 @@ def test_once_fails_on_failed_partial_retry_and_refused_alone(outcome: Outcome, 
     assert exit_code(attempts) == code
 
 
+@pytest.mark.full
 def test_once_in_isolated_processes_does_the_same(up: Callable[..., Up], folder: Path) -> None:
     throwaway.write_kinds(folder / "functions")
     plane = up("once=True, demo=False, isolated=True", emulator=False)
@@ -267,6 +268,7 @@ def _alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.full
 def test_ctrl_c_ends_a_run_in_order(up: Callable[..., Up], folder: Path) -> None:
     body = "while True:\n        with ctx.begin():\n            ctx.count('steps')\n        ctx.clock.sleep(0.1)"
     throwaway.write(folder / "functions", "long_work", kind="function", triggers='{cron: "0 2 * * *"}', body=body)

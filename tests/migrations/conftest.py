@@ -7,10 +7,19 @@ import pytest
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
 
+from shared.backup.postgres_binaries import find_binaries
 from shared.laptop.postgres import Postgres
 from shared.migrations import run
+from tests.conftest import memory
 
 _numbers = count()
+
+
+@pytest.fixture(scope="package", params=[15, 18], ids=["pg15", "pg18"])
+def each_server(request: pytest.FixtureRequest) -> Iterator[Postgres]:
+    """Servers of these tests' own: roles belong to a whole server, and here they are made and dropped."""
+    with Postgres.temporary(binaries=find_binaries(request.param), parent=memory()) as started:
+        yield started
 
 
 @pytest.fixture
@@ -22,7 +31,7 @@ def empty(each_server: Postgres) -> Iterator[Engine]:
     each_server.drop_database(name)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def template(each_server: Postgres) -> str:
     """A database at the head of both branches, to be copied: some twenty times quicker than migrating."""
     engine = create_engine(each_server.create_database("m_template", template="template0"), poolclass=NullPool)

@@ -160,6 +160,7 @@ def test_an_account_takes_its_rows_along_and_leaves_the_reports(seeded: Engine) 
         connection.rollback()
 
 
+@pytest.mark.full
 def test_a_seed_that_fails_leaves_nothing_of_itself(server: Postgres) -> None:
     engine = _database(server, "demo_failing")
     with engine.begin() as connection:
