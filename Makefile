@@ -38,7 +38,8 @@ test: setup ## Everything in small form (at most 10 minutes)
 
 .PHONY: verify
 verify: setup ## The full-size proofs (at most 30 minutes)
-	$(BIN)/python -m pytest -m full
+	$(BIN)/python -m pytest -n 2 --dist worksteal --timeout 900 -m "full and not alone"
+	$(BIN)/python -m pytest --timeout 900 -m "full and alone"
 
 .PHONY: check
 check: setup ## Format, lint and types, as CI does

@@ -104,6 +104,7 @@ def _ask(db: Database, base: str) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.alone
 def test_the_console_in_a_browser(base: str, db: Database, tmp_path: Path) -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:

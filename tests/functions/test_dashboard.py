@@ -333,6 +333,7 @@ def test_older_runs_are_a_page_away(browser: Browser, db: Database, clock: Manua
 
 
 @pytest.mark.full
+@pytest.mark.alone
 def test_over_a_million_runs_the_first_page_takes_less_than_a_fifth_of_a_second(
     db: Database, settings: Settings, clock: ManualClock
 ) -> None:

@@ -183,6 +183,7 @@ def test_the_same_moment_gives_the_same_rows() -> None:
 
 
 @pytest.mark.full
+@pytest.mark.alone
 def test_the_demo_is_there_within_ten_seconds(server: Postgres) -> None:
     took = []
     for _ in range(2):  # the better of two: neighbours on the machine are no fault of the demo's
