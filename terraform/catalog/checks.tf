@@ -86,9 +86,9 @@ locals {
     ],
     [
       for x in flatten([
-        for name, t in local.tasks : [for p in concat(local._core_requires, t.requires) : { name = name, package = p }]
+        for name, t in local.tasks : [for p in concat(local._core_requires, t.requires) : { name = name, package = p, job = t.kind == "job" }]
       ]) : "functions/${x.name}/task.yaml: requires ${x.package}: requirements.txt has no pin of it, run `make lock`"
-      if !contains(keys(local._pins), lower(x.package))
+      if !contains(concat(keys(local._pins), x.job ? local._image_pins : []), lower(x.package))
     ],
     [
       for x in flatten([for name, t in local.tasks : [for k in t.kms : { name = name, key = k }]]) :

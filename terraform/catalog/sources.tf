@@ -3,6 +3,11 @@
 locals {
   _core_requires = yamldecode(file("${var.root}/shared/core.yaml")).requires
 
+  # pins of what only a job's image holds
+  _image_pins = [
+    for line in split("\n", file("${var.root}/requirements-train.txt")) :
+    lower(regex("^[A-Za-z0-9][A-Za-z0-9._-]*", line)) if can(regex("^[A-Za-z0-9]", line))
+  ]
   # name => its line of requirements.txt, environment marker included
   _pins = {
     for line in split("\n", file("${var.root}/requirements.txt")) :

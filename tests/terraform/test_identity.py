@@ -40,11 +40,12 @@ def thing(grant: Resource) -> str:
     return f"{kind} {name}".strip()
 
 
-def bucket(name: str) -> str:
-    return "the-platforms-own" if name == "mockups" else f"{PROJECT}-keeper-{name}"
+def bucket(name: str, plan: Plan) -> str:
+    own = plan.document["variables"].get("platform_buckets", {}).get("value", {})
+    return str(own.get(name, f"{PROJECT}-keeper-{name}"))
 
 
-def declared(task: Task, tasks: Tasks) -> Counter[tuple[str, str]]:
+def declared(task: Task, tasks: Tasks, plan: Plan) -> Counter[tuple[str, str]]:
     """Every (thing, role) the account of `task` should hold."""
     due = Counter({("project", "roles/cloudsql.instanceUser"): 1})
     scoped = {s: [r for r in task.roles if ROLES[r]["scope"] == s] for s in ("project", "secrets", "kms", "buckets")}
@@ -57,8 +58,8 @@ def declared(task: Task, tasks: Tasks) -> Counter[tuple[str, str]]:
         due.update((f"kms_crypto_key {key}", r) for r in ("roles/cloudkms.cryptoKeyEncrypterDecrypter", *scoped["kms"]))
     for b in task.buckets:
         role = {"read": "roles/storage.objectViewer", "write": "roles/storage.objectUser"}[b.access]
-        place = f"storage_bucket {bucket(b.bucket)}"
-        folder = f"storage_managed_folder {bucket(b.bucket)}/{b.prefix.strip('/')}/"
+        place = f"storage_bucket {bucket(b.bucket, plan)}"
+        folder = f"storage_managed_folder {bucket(b.bucket, plan)}/{b.prefix.strip('/')}/"
         due[(folder if b.prefix else place, role)] += 1
         due.update((place, r) for r in scoped["buckets"])
     due.update((f"pubsub_topic {topic}", "roles/pubsub.publisher") for topic in task.publishes)
@@ -93,7 +94,7 @@ def test_each_task_has_an_identity_of_its_own(plan: Plan, tasks: Tasks) -> None:
 def test_an_identity_holds_exactly_what_its_task_names(plan: Plan, tasks: Tasks) -> None:
     for task in tasks.values():
         held = Counter((thing(g), g.values["role"]) for g in grants(plan) if g.values["member"] == account(task.slug))
-        assert held == declared(task, tasks), task.name
+        assert held == declared(task, tasks, plan), task.name
 
 
 def test_those_who_call_may_only_call(plan: Plan, tasks: Tasks) -> None:

@@ -175,7 +175,8 @@ def copy(
     shutil.copytree(TERRAFORM, folder / "terraform", ignore=ignored)
     shutil.copytree(ROOT / "shared", folder / "shared", ignore=ignored)
     shutil.copytree(functions or ROOT / "functions", folder / "functions", ignore=ignored)
-    shutil.copy(ROOT / "requirements.txt", folder)
+    for pins in ("requirements.txt", "requirements-train.txt"):
+        shutil.copy(ROOT / pins, folder)
     (folder / module / "state_override.tf").write_text('terraform {\n  backend "local" {}\n}\n')
     return Workspace(folder, env, module)
 
