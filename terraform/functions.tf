@@ -16,6 +16,9 @@ locals {
     var.paused == "" ? {} : { KEEPER_PAUSED = var.paused },
   )
 
+  # Known before the first apply, unlike the ring's own id.
+  _key_ring = "projects/${var.project}/locations/${coalesce(var.kms_location, var.region)}/keyRings/groundskeeper"
+
   # Where a task is called. A service's own URL is known from its name and the project's number, so that a task that
   # starts another does not have to wait for it, nor two for each other.
   _targets = {
@@ -38,7 +41,7 @@ locals {
         KEEPER_MODE = lookup(var.modes, name, var.mode)
       },
       { for b in t.buckets : "KEEPER_BUCKET_${upper(replace(b.bucket, "-", "_"))}" => "gs://${local.bucket_names[b.bucket]}" },
-      { for k in t.kms : "KEEPER_KEY_${upper(replace(k, "-", "_"))}" => google_kms_crypto_key.key[k].id },
+      { for k in t.kms : "KEEPER_KEY_${upper(replace(k, "-", "_"))}" => "${local._key_ring}/cryptoKeys/${k}" },
       { for other in t.starts : "KEEPER_TARGET_${upper(other)}" => local._targets[other] },
       anytrue([for e in t.endpoints : e.auth == "operator"]) ? { KEEPER_OPERATORS = join(",", var.operators) } : {},
       # ordering keys are kept in order within one region, so whoever publishes does so in the plane's own

@@ -259,6 +259,8 @@ def test_it_is_told_exactly_what_it_needs(real: Plan) -> None:
             assert told["PUBSUB_ENDPOINT"] == "europe-west1-pubsub.googleapis.com:443"
         due.add("KEEPER_SOURCE" if task.run.kind == "job" else "LOG_EXECUTION_ID")
         assert told.keys() == due, name
+        ring = f"projects/{PROJECT}/locations/europe-west1/keyRings/groundskeeper"
+        assert all(told[f"KEEPER_KEY_{k.upper()}"] == f"{ring}/cryptoKeys/{k}" for k in task.kms), name
         assert told["KEEPER_MODE"] == "observe", name
         assert told["GOOGLE_CLOUD_PROJECT"] == PROJECT, name
         assert told["KEEPER_STRIPE_LIVEMODE"] == "false", name
