@@ -34,12 +34,16 @@ up: setup ## Run the whole plane here (ONCE=1: every task once, then stop; DEMO=
 
 .PHONY: test
 test: setup ## Everything in small form (at most 10 minutes)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not full"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not full and not soak"
 
 .PHONY: verify
 verify: setup ## The full-size proofs (at most 30 minutes)
-	$(BIN)/python -m pytest -n 2 --dist worksteal --timeout 900 -m "full and not alone"
-	$(BIN)/python -m pytest --timeout 900 -m "full and alone"
+	$(BIN)/python -m pytest -n 2 --dist worksteal --timeout 900 -m "full and not alone and not soak"
+	$(BIN)/python -m pytest --timeout 900 -m "full and alone and not soak"
+
+.PHONY: soak
+soak: setup ## The longest proofs, by hand
+	$(BIN)/python -m pytest --timeout 5000 -m soak
 
 .PHONY: check
 check: setup ## Format, lint and types, as CI does

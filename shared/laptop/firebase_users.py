@@ -5,6 +5,7 @@ State is memory only. Errors are the codes the service answers with.
 
 import base64
 import hashlib
+import hmac
 import json
 import secrets
 import threading
@@ -90,7 +91,7 @@ class Users:
     def sign_in_with_password(self, body: Body) -> Answer:
         with self._lock:
             user = next((u for u in self._users.values() if u.email and u.email == _folded(body.get("email"))), None)
-            if user is None or user.password != _digest(body.get("password") or ""):
+            if user is None or not hmac.compare_digest(user.password or "", _digest(body.get("password") or "")):
                 raise Refusal("INVALID_LOGIN_CREDENTIALS")
             if user.disabled:
                 raise Refusal("USER_DISABLED")

@@ -58,7 +58,7 @@ def _resolved(hint: Any, owner: type) -> Any:
         hint = hint.__forward_arg__
     while isinstance(hint, str):
         names = _Names(vars(sys.modules[owner.__module__]))
-        hint = eval(hint, {}, names)  # noqa: S307 - annotations of an installed package
+        hint = eval(hint, {}, names)  # noqa: S307 # nosemgrep: code-from-data - annotations of an installed package
     return hint
 
 

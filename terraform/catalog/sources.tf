@@ -60,8 +60,9 @@ locals {
   }
   job_sources = { for name, files in local.sources : name => files if local.tasks[name].kind == "job" }
 
-  # The migrate job: the core, the tables, the command, and every declaration, from which the grants follow.
-  _migrate_rooms = ["keeper", "migrations", "platform"]
+  # The migrate job: the core, the tables, the command with the rooms it imports, and every declaration, from which
+  # the grants follow.
+  _migrate_rooms = ["backup", "keeper", "migrations", "models", "platform", "queryplans", "relay"]
   migrate_source = merge(concat(
     [local._core],
     [local._declarations],

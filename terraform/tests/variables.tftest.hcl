@@ -9,7 +9,12 @@ variables {
   environment       = "test"
   stripe_livemode   = false
   github_repository = "example/groundskeeper"
-  images            = { base = "europe-west1-docker.pkg.dev/demo-project/keeper/base@sha256:abababababababababababababababababababababababababababababababab" }
+  images = {
+    base       = "europe-west1-docker.pkg.dev/demo-project/keeper/base@sha256:abababababababababababababababababababababababababababababababab"
+    lighthouse = "europe-west1-docker.pkg.dev/demo-project/keeper/lighthouse@sha256:abababababababababababababababababababababababababababababababab"
+    postgres   = "europe-west1-docker.pkg.dev/demo-project/keeper/postgres@sha256:abababababababababababababababababababababababababababababababab"
+    torch      = "europe-west1-docker.pkg.dev/demo-project/keeper/torch@sha256:abababababababababababababababababababababababababababababababab"
+  }
 }
 
 run "the_least_there_is_to_say" {

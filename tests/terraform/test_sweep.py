@@ -20,7 +20,7 @@ import pytest
 from tests.terraform.conftest import EVERYTHING
 from tests.terraform.workspace import BOOTSTRAP, FIXTURES, ROOT, TERRAFORM, Workspace, copy
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(5000)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(5000)]
 
 PLAN_LAWS = ("identity", "schedules", "storage", "deployed")
 # what only refuses shows in no plan: these are asked by terraform's own tests and by spoiled declarations
