@@ -28,7 +28,7 @@ from tests.conftest import settings_for
 from tests.terraform.test_deployed import deployed, environment
 from tests.terraform.workspace import ROOT, Plan, turn
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 
 PASSWORD = "the role of a served function"
 # a function without its keys says which it lacks
