@@ -28,7 +28,7 @@ def test_terraforms_own_tests_pass(module: str, scratch: Scratch) -> None:
 @pytest.mark.parametrize(
     ("functions", "module", "variables"),
     [
-        pytest.param(None, "terraform", BASIC, id="real", marks=pytest.mark.full),
+        pytest.param(None, "terraform", BASIC, id="real", marks=pytest.mark.soak),
         pytest.param(FIXTURES, "terraform", EVERYTHING, id="fixtures", marks=pytest.mark.full),
         pytest.param(None, "terraform/bootstrap", BOOTSTRAP, id="bootstrap"),
     ],
