@@ -1,5 +1,6 @@
 """What an exception means: the one place that turns whatever was raised into an outcome and words safe to show."""
 
+import sys
 from dataclasses import dataclass
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -14,6 +15,12 @@ from shared.strict_yaml import ManifestError
 
 # What may be raised before there is a run, beside defects.
 FORESEEN = (Ending, ConfigurationError, ManifestError, SQLAlchemyError)
+
+
+_NO_CREDENTIALS = (
+    "Google gives this process no credentials: in the cloud the service account is missing, elsewhere run "
+    "`gcloud auth application-default login`"
+)
 
 
 @dataclass(frozen=True)
@@ -42,5 +49,13 @@ def ended(error: BaseException) -> Ended:
         case DBAPIError() if (meant := ending_of(error)) is not None:
             log.warning("the database refused", error=describe(error))
             return Ended(meant.outcome, name, str(meant))
+    if isinstance(error, _without_credentials()):
+        return Ended(Outcome.UNAVAILABLE, name, _NO_CREDENTIALS)
     log.defect("a defect", error)
     return Ended(Outcome.FAILED, name, describe(error))
+
+
+def _without_credentials() -> tuple[type[Exception], ...]:
+    """What any of Google's clients raises where there is no identity; asked only where one was loaded."""
+    auth = sys.modules.get("google.auth.exceptions")
+    return (auth.DefaultCredentialsError,) if auth else ()

@@ -4,21 +4,11 @@ A label is a window's, never a person's. It never lets a flood grow a table: the
 window is one row. What is no label is put aside with its reason.
 """
 
-from collections import Counter
 from dataclasses import dataclass
 
-from shared.ingest.events import Raw
-from shared.ingest.kafka import drain
 from shared.ingest.labels import Labels, Windows
-from shared.ingest.taking import complain, take
+from shared.ingest.receiving import KafkaParams, receive
 from shared.task import Context, entrypoint
-
-
-@dataclass(frozen=True)
-class KafkaParams:
-    servers: str
-    topics: tuple[str, ...]
-    batch: int
 
 
 @dataclass(frozen=True)
@@ -30,13 +20,7 @@ class Params:
 def run(ctx: Context, params: Params) -> dict[str, int]:
     for name in ("events", "labels", "duplicates", "ignored", "dead_lettered"):
         ctx.count(name, 0)
-    labels = Labels(ctx, params.windows)
-    dead: Counter[str] = Counter()
-    if ctx.message is not None:
-        dead = take(ctx, [Raw(ctx.message.message_id, ctx.message.data)], labels)
-    elif params.kafka.servers:
-        dead = drain(ctx, params.kafka.servers, params.kafka.topics, labels, batch=params.kafka.batch)
-    complain(dead)
+    receive(ctx, params.kafka, Labels(ctx, params.windows))
     return ctx.counts
 
 

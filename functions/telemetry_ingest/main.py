@@ -4,22 +4,12 @@ It keeps no address of a person: IPv4 is cut to /24, IPv6 to /64, URLs to their 
 the others: what can never be kept is put aside with its reason, and the run ends refused to say so.
 """
 
-from collections import Counter
 from dataclasses import dataclass
 
-from shared.ingest.events import Raw
-from shared.ingest.kafka import drain
 from shared.ingest.places import places
-from shared.ingest.taking import complain, take
+from shared.ingest.receiving import KafkaParams, receive
 from shared.ingest.telemetry import Range, Telemetry
 from shared.task import Context, entrypoint
-
-
-@dataclass(frozen=True)
-class KafkaParams:
-    servers: str
-    topics: tuple[str, ...]
-    batch: int
 
 
 @dataclass(frozen=True)
@@ -34,12 +24,7 @@ def run(ctx: Context, params: Params) -> dict[str, int]:
         ctx.count(name, 0)
     found = places(lambda: ctx.objects("reference"))
     telemetry = Telemetry(ctx, found, params.range, least_confidence=params.least_confidence)
-    dead: Counter[str] = Counter()
-    if ctx.message is not None:
-        dead = take(ctx, [Raw(ctx.message.message_id, ctx.message.data)], telemetry)
-    elif params.kafka.servers:
-        dead = drain(ctx, params.kafka.servers, params.kafka.topics, telemetry, batch=params.kafka.batch)
-    complain(dead)
+    receive(ctx, params.kafka, telemetry)
     return ctx.counts
 
 

@@ -53,6 +53,10 @@ class News:
             self._changed.wait_for(lambda: self._count != seen, timeout=seconds)
 
 
+class UnsupportedError(Exception):
+    """What Pub/Sub can do and this bus leaves out."""
+
+
 @contextmanager
 def _in_words(context: grpc.ServicerContext) -> Iterator[None]:
     try:
@@ -61,7 +65,7 @@ def _in_words(context: grpc.ServicerContext) -> Iterator[None]:
         context.abort(grpc.StatusCode.NOT_FOUND, f"Resource not found (resource={error}).")
     except ExistsError as error:
         context.abort(grpc.StatusCode.ALREADY_EXISTS, f"Resource already exists (resource={error}).")
-    except NotImplementedError as error:
+    except UnsupportedError as error:
         context.abort(grpc.StatusCode.UNIMPLEMENTED, str(error))
     except ValueError as error:
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
@@ -126,7 +130,7 @@ class Api:
     def _create_subscription(self, subscription: pb.Subscription, _context: grpc.ServicerContext) -> pb.Subscription:
         _check_name(subscription.name)
         if subscription.filter or subscription.enable_exactly_once_delivery:
-            raise NotImplementedError("the laptop's bus has no filter and no exactly-once delivery: leave them out")
+            raise UnsupportedError("the laptop's bus has no filter and no exactly-once delivery: leave them out")
         subscription.ack_deadline_seconds = subscription.ack_deadline_seconds or 10
         if not 10 <= subscription.ack_deadline_seconds <= 600:
             raise ValueError(f"ack_deadline_seconds: expected 10 to 600, got {subscription.ack_deadline_seconds}")

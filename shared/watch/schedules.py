@@ -112,10 +112,15 @@ def live_jobs(*, project: str, region: str, emulator: str) -> dict[str, Live]:
 
 @contextmanager
 def _client(emulator: str) -> Iterator["CloudSchedulerClient"]:
+    from google.auth.exceptions import DefaultCredentialsError
     from google.cloud import scheduler_v1
 
     if not emulator:
-        with scheduler_v1.CloudSchedulerClient() as client:
+        try:
+            made = scheduler_v1.CloudSchedulerClient()
+        except DefaultCredentialsError:
+            raise Unavailable("Google gives no credentials with which to ask Cloud Scheduler") from None
+        with made as client:
             yield client
         return
     import grpc

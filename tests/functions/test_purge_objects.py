@@ -16,7 +16,7 @@ from shared.errors import Outcome
 from shared.laptop.objects import GcsServer, find_server
 from shared.settings import Settings
 from tests.conftest import NOW, ManualClock, RunTask
-from tests.shared.conftest import missing_part
+from tests.parts import missing
 
 DAY, TICK = timedelta(days=1), timedelta(microseconds=1)
 AGED, ORPHAN = NOW - 90 * DAY, NOW - 30 * DAY
@@ -153,7 +153,7 @@ def test_an_object_replaced_meanwhile_stays(general: Path, images: Path, run_tas
 def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GcsServer]:
     program = find_server()
     if program is None:
-        missing_part("fake-gcs-server")
+        missing("fake-gcs-server", "make setup")
     folder = tmp_path_factory.mktemp("gcs")
     server = GcsServer(program, folder / "root", ["general", "mockups"], folder=folder / "log")
     yield server

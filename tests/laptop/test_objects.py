@@ -1,6 +1,5 @@
 """The laptop's object stores behind the product's one interface, and what fake-gcs-server does not heed."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,15 +7,14 @@ import pytest
 
 from shared import objects
 from shared.laptop.objects import GcsServer, find_server, folders
+from tests.parts import missing
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GcsServer]:
     program = find_server()
     if program is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("fake-gcs-server is not installed, and CI=true allows no missing part")
-        pytest.skip("not run: fake-gcs-server is not installed")
+        missing("fake-gcs-server", "make setup")
     folder = tmp_path_factory.mktemp("gcs")
     started = GcsServer(program, folder / "root", ["archive"], folder=folder)
     yield started

@@ -1,12 +1,11 @@
 """Throwaway tasks for the wrapper's tests: a body in a line or two, run in this process or killed in another."""
 
 import logging
-import os
 import textwrap
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
@@ -59,13 +58,6 @@ DAILY = '{cron: "0 6 * * *"}'
 SLOT = of_slot(Cron("0 6 * * *"), datetime(2026, 6, 15, 6, tzinfo=UTC))
 MakeTask = Callable[..., Runner]
 Rows = Callable[..., list[Any]]
-
-
-def missing_part(name: str) -> NoReturn:
-    """End a test for which `name` is not installed: not run, or in CI a failure."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{name} is not installed, and CI=true allows no missing part")
-    pytest.skip(f"not run: {name} is not installed")
 
 
 @pytest.fixture(autouse=True)

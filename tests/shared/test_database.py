@@ -28,7 +28,8 @@ from shared.errors import ConfigurationError, Outcome, Retry
 from shared.laptop.ports import answers, free_ports
 from shared.settings import Settings
 from tests.conftest import settings_for
-from tests.shared.conftest import SLOT, MakeTask, Rows, missing_part
+from tests.parts import missing
+from tests.shared.conftest import SLOT, MakeTask, Rows
 
 # --- manners
 
@@ -108,7 +109,7 @@ def pgbouncer(url: str, mode: str, ignored: str = "extra_float_digits") -> Itera
     """A real pgbouncer before `url` in the given pool mode; the URL through it."""
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
-        missing_part("pgbouncer")
+        missing("pgbouncer", "install pgbouncer")
     server, port = make_url(url), next(free_ports())
     with tempfile.TemporaryDirectory() as name:
         folder, rights = Path(name), dict[str, Any]()

@@ -14,14 +14,14 @@ from shared import objects
 from shared.errors import ConfigurationError
 from shared.laptop.objects import GcsServer, find_server
 from shared.objects import Changed, Exists, Missing, Objects
-from tests.shared.conftest import missing_part
+from tests.parts import missing
 
 
 @pytest.fixture(scope="module")
 def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GcsServer]:
     program = find_server()
     if program is None:
-        missing_part("fake-gcs-server")
+        missing("fake-gcs-server", "make setup")
     folder = tmp_path_factory.mktemp("gcs")
     server = GcsServer(program, folder / "root", ["keeper-test"], folder=folder / "log")
     yield server

@@ -94,6 +94,13 @@ def test_partial_keeps_what_was_achieved_and_names_what_failed(make: MakeTask, r
 # --- defects
 
 
+def test_without_googles_credentials_a_run_is_unavailable_and_no_defect(make: MakeTask) -> None:
+    body = "from google.auth.exceptions import DefaultCredentialsError\nraise DefaultCredentialsError('nobody')"
+    result = make(body).execute(SLOT)
+    assert result.outcome is Outcome.UNAVAILABLE
+    assert "gcloud auth application-default login" in (result.error or "")
+
+
 def test_a_defects_message_reaches_no_ledger_row_and_no_answer(make: MakeTask, rows: Rows) -> None:
     result = make("raise ValueError('jo@example.com')").execute(SLOT)
     (run,) = rows("select error, error_class from groundskeeper.task_run")

@@ -15,7 +15,7 @@ from shared.laptop.objects import GcsServer, find_server
 from shared.retention.restore import restore
 from shared.settings import Settings
 from tests.conftest import ManualClock, RunTask
-from tests.shared.conftest import missing_part
+from tests.parts import missing
 
 Rows = Callable[..., list[Any]]
 BUCKETS = ("logs", "mockups", "cold-storage")
@@ -25,7 +25,7 @@ BUCKETS = ("logs", "mockups", "cold-storage")
 def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GcsServer]:
     program = find_server()
     if program is None:
-        missing_part("fake-gcs-server")
+        missing("fake-gcs-server", "make setup")
     folder = tmp_path_factory.mktemp("gcs")
     server = GcsServer(program, folder / "root", BUCKETS, folder=folder / "log")
     yield server

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.parts import missing
 
 ROOT = Path(__file__).resolve().parents[2]
 # the sweep judges its mutants by the same laws
@@ -57,13 +57,6 @@ BOOTSTRAP: dict[str, Any] = {
 }
 
 
-def missing(part: str) -> None:
-    """Report `part` as missing: the test is not run, which in CI is a failure."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"not run: {part} is missing")
-    pytest.skip(f"not run: {part} is missing")
-
-
 @contextmanager
 def turn(file: Path) -> Iterator[None]:
     """One process at a time."""
@@ -76,7 +69,7 @@ def turn(file: Path) -> Iterator[None]:
 def environment(cache: Path) -> dict[str, str]:
     """The environment terraform runs in; with the offline mirror brought up to date where its script is found."""
     if shutil.which("terraform") is None:
-        missing("terraform")
+        missing("terraform", "install Terraform 1.11 or newer")
     env = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "GOOGLE_"))}
     env |= {"TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
     script = Path(os.environ.get("TERRAFORM_OFFLINE") or ROOT.parent / "shared" / "terraform-offline") / "setup.sh"

@@ -1,0 +1,29 @@
+"""Where a run's messages come from: the one that was pushed, or what Kafka's topics hold."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from shared.context import Context
+from shared.ingest.events import Raw
+from shared.ingest.taking import Project, complain, take
+
+
+@dataclass(frozen=True)
+class KafkaParams:
+    """`servers` is Kafka's own list of hosts and ports, empty where messages are pushed; `batch` a transaction's."""
+
+    servers: str
+    topics: tuple[str, ...]
+    batch: int
+
+
+def receive(ctx: Context, kafka: KafkaParams, project: Project) -> None:
+    """Handle the run's messages, counting them. Raises Refused when some were dead-lettered, and what `drain` does."""
+    dead: Counter[str] = Counter()
+    if ctx.message is not None:
+        dead = take(ctx, [Raw(ctx.message.message_id, ctx.message.data)], project)
+    elif kafka.servers:
+        from shared.ingest.kafka import drain  # a pushed message need not wait for Kafka's client to load
+
+        dead = drain(ctx, kafka.servers, kafka.topics, project, batch=kafka.batch)
+    complain(dead)
