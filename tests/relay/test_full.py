@@ -127,7 +127,7 @@ def test_a_hundred_thousand_events_under_random_kills_all_reach_pubsub_in_the_or
     _holds(arrived, written)
 
 
-@pytest.mark.soak
+@pytest.mark.full
 @pytest.mark.timeout(600)
 def test_a_hundred_thousand_events_under_random_kills_all_reach_kafka_in_the_order_of_their_keys(
     settings: Settings, db: Database, rows: Rows, tmp_path: Path
