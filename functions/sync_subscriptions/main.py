@@ -44,6 +44,7 @@ def run(ctx: Context, params: Params) -> dict[str, int]:
         ctx.counts = {**ctx.counts, name: count}  # an attempt that goes on after a kill counts them anew
     ctx.authorize(repair.plan_of(drift, strays.found, len(failures)))
     work = repair.Repair(ctx, stripe, params.tiers, listing.standings, before)
+    work.note_grants()
     work.apply(drift.changes)
     work.link(strays)
     work.replay(failures)

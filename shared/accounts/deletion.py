@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 
 from shared import erasure, holds
 from shared.accounts import progress, receipt, stored, subscription
-from shared.accounts.inventory import PROFILE, STORES, check_holds, check_neighbours, empty_reports
+from shared.accounts.inventory import PROFILE, STORES, check_holds, check_neighbours, customers, empty_reports
 from shared.accounts.progress import Progress
 from shared.clock import rfc3339
 from shared.context import Context
@@ -81,18 +81,19 @@ class Deletion:
     def _subscription(self, now: Progress, _enough: Callable[[], bool]) -> bool:
         with self._step() as (connection, _, account):
             check_neighbours(connection, account)
-            found = connection.execute(
-                text("select stripe_customer_id, stripe_subscription_id from user_profile where account_id = :account"),
+            theirs = customers(connection, account)
+            shown = connection.execute(
+                text("select stripe_subscription_id from user_profile where account_id = :account"),
                 {"account": account},
-            ).first()
+            ).scalar_one_or_none()
         facts: dict[str, Any] = {"policy": self._policy.subscription, "cancelled": 0, "ended_before": 0}
-        if found is not None and (found.stripe_customer_id or found.stripe_subscription_id):
+        if theirs or shown:
             facts |= subscription.end(
                 key=self._ctx.secret(STRIPE_KEY),
                 emulator=self._policy.stripe_emulator,
                 livemode=self._ctx.settings.livemode,
-                customer=found.stripe_customer_id,
-                subscription=found.stripe_subscription_id,
+                customers=theirs,
+                subscription=shown,
                 policy=self._policy.subscription,
                 run=str(self._id),
             )

@@ -13,12 +13,20 @@ from shared.holds import Hold
 
 _OWN = "t.account_id = :account"
 _PAYLOAD = "t.payload ->> 'account_id' = :account"
-# Stripe's customers of the account, also one that only the profile knows.
-_CUSTOMER = (
-    "t.account_id = :account"
-    " or t.customer_id in (select b.customer_id from groundskeeper.billing_customer b where b.account_id = :account)"
-    " or t.customer_id = (select p.stripe_customer_id from user_profile p where p.account_id = :account)"
-)
+# Stripe's customers of the account: the profile's, and those that Checkout sessions gave to it, unless another
+# account's profile has one of them by now.
+_CUSTOMERS = """
+    select p.stripe_customer_id as customer_id
+      from user_profile p
+     where p.account_id = :account
+       and p.stripe_customer_id is not null
+     union
+    select b.customer_id
+      from groundskeeper.billing_customer b
+     where b.account_id = :account
+       and not exists (select 1 from user_profile p
+                        where p.stripe_customer_id = b.customer_id and p.account_id <> :account)"""
+_CUSTOMER = f"t.account_id = :account or t.customer_id in ({_CUSTOMERS})"
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,11 @@ HANGING = (
     ("monitored_service", "status_page_id", "status_page"),
     ("service_forecast", "service_id", "monitored_service"),
 )
+
+
+def customers(connection: Connection, account: str) -> list[str]:
+    """The account's customers at Stripe."""
+    return list(connection.execute(text(f"{_CUSTOMERS} order by 1"), {"account": account}).scalars())
 
 
 class Held(Refused):

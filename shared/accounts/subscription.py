@@ -1,5 +1,6 @@
-"""The account's subscription at Stripe, ended by policy. The customer stays there: invoices must be kept."""
+"""The account's subscriptions at Stripe, ended by policy. Its customers stay there: invoices must be kept."""
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from shared.errors import Refused, Retry, Unavailable
@@ -12,9 +13,16 @@ _TIMEOUT_S = 10.0
 
 
 def end(
-    *, key: str, emulator: str, livemode: bool, customer: str | None, subscription: str | None, policy: Ending, run: str
+    *,
+    key: str,
+    emulator: str,
+    livemode: bool,
+    customers: Iterable[str],
+    subscription: str | None,
+    policy: Ending,
+    run: str,
 ) -> dict[str, int]:
-    """End every subscription of `customer`, and `subscription`; {cancelled, ended_before}.
+    """End every subscription of `customers`, and `subscription`; {cancelled, ended_before}.
 
     `run` names the deletion: Stripe does the same request of the same deletion once. What is gone is done. Raises
     Retry, Unavailable, Refused.
@@ -27,7 +35,7 @@ def end(
     client: Any = stripe.StripeClient(key, base_addresses={"api": address}, http_client=web, max_network_retries=2)
     subscriptions = client.v1.subscriptions
     try:
-        found = {s.id: s for s in _of_customer(subscriptions, customer)} if customer else {}
+        found = {s.id: s for customer in customers for s in _of_customer(subscriptions, customer)}
         if subscription and subscription not in found and (one := _one(subscriptions, subscription)) is not None:
             found[one.id] = one
         open_ones = [s for s in found.values() if s.status not in _ENDED]

@@ -126,15 +126,19 @@ def outcome_of(connection: Connection, event_id: str) -> str | None:
 
 
 def keep(connection: Connection, event: Event, *, outcome: str, reason: str | None, now: datetime) -> None:
-    """Write down how the event ended; what ended before stands, unless it had failed."""
+    """Write down how the event ended; what ended before stands, unless it had failed.
+
+    Whose it is, is forgotten where it was ignored: the account may be erased.
+    """
+    link = event.link if outcome != "ignored" else None
     connection.execute(
         _KEEP,
         {
             "event": event.event_id,
             "type": event.kind,
             "customer": event.customer_id,
-            "account": event.link.account_id if event.link else None,
-            "linked": event.link.linked_at if event.link else None,
+            "account": link.account_id if link else None,
+            "linked": link.linked_at if link else None,
             "occurred": event.occurred_at,
             "now": now,
             "outcome": outcome,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from shared.billing import accounts, events, sweep
+from shared.billing import accounts, events, grants, sweep
 from shared.billing.accounts import Change, Changed
 from shared.billing.client import Stripe
 from shared.billing.settle import Settled, is_erased, settle
@@ -48,6 +48,13 @@ class Repair:
         self._ctx, self._stripe, self._rules = ctx, stripe, rules
         self._standings, self._generation = standings, generation
         self.failed: list[str] = []
+
+    def note_grants(self) -> None:
+        """Put grants on record before anything else is done: who has one may subscribe tomorrow."""
+        with self._ctx.begin() as connection:
+            given, taken = grants.note(connection, self._ctx.clock.now())
+        self._ctx.count("grants_recorded", given)
+        self._ctx.count("grants_ended", taken)
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Make every account what it should be, those that are raised or mended first."""

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, text
 
+from shared import erasure
 from shared.billing.accounts import ACCOUNT_ID, Change, Customer, Link, Profile, decided
 from shared.billing.client import Stripe
 from shared.billing.tiers import Rules, Standing, Subscription, better, standing
@@ -143,9 +144,9 @@ _DIFFERING = text(f"""
 
 _TOTALS = text("""
     select count(*) filter (where stripe_customer_id is not null),
-           count(*) filter (where tier <> 'free' and stripe_customer_id is null)
-             + (select count(*) from groundskeeper.billing_grant where ended_at is null)
-      from user_profile""")
+           count(*) filter (where g.account_id is not null or (p.tier <> 'free' and p.stripe_customer_id is null))
+      from user_profile p
+      left join groundskeeper.billing_grant g on g.account_id = p.account_id and g.ended_at is null""")
 
 _CUSTOMERS = text(f"""
     with {_LINK}
@@ -196,7 +197,12 @@ def strays(ctx: Context, stripe: Stripe, listing: Listing, *, most: int) -> Stra
         if named:
             account_id, moment = named[0]
             found.append(Found(customer_id, Link(account_id, datetime.fromtimestamp(moment, UTC))))
-    return Strays(looked, tuple(found), len(nobodys))
+    with ctx.read() as connection:
+        erased = erasure.seen(ctx, connection, {one.link.account_id for one in found})
+    for one in found:
+        if one.link.account_id in erased and listing.standings[one.customer_id].subscription_id is not None:
+            ctx.log.warning("somebody pays for an erased account: end it at Stripe", customer=one.customer_id)
+    return Strays(looked, tuple(one for one in found if one.link.account_id not in erased), len(nobodys))
 
 
 def remember_looking(connection: Connection, strays: Strays, now: datetime) -> None:

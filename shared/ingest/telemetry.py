@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
+from shared import erasure
 from shared.context import Context
 from shared.copying import copy, escaped
 from shared.ingest import fields, threats
@@ -61,12 +62,15 @@ class Telemetry:
         """Write them in the caller's transaction; those that can never be written."""
         asked = sorted({e.account_id for e in events if e.account_id is not None})
         known = set(connection.scalars(_ACCOUNTS, {"ids": asked})) if asked else set()
+        erased = erasure.seen(self._ctx, connection, asked) if asked else set()
         poison: list[Poison] = []
         requests: list[_Request] = []
         issues: list[tuple[Event, str]] = []
         for event in events:
             if event.kind not in REQUESTS | ISSUES:
                 self._ctx.count("ignored")
+            elif event.account_id in erased:  # nothing of it is kept, not even as a dead letter
+                self._ctx.count("erased")
             elif flaw := self._flaw(event, known):
                 poison.append(poisoned(event, flaw))
             else:

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -133,17 +133,36 @@ class World:
             assert said(self.deliver(event))["received"]
         self.events.clear()
 
-    def by_hand(self, task: str, *, planning: bool = False, plan_hash: str | None = None) -> Result:
+    def by_hand(
+        self,
+        task: str,
+        *,
+        planning: bool = False,
+        plan_hash: str | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> Result:
         with self.db.transaction() as connection:
             request_id = plans.request_run(
                 connection, task=task, actor="tester", why="a test", planning=planning, plan_hash=plan_hash,
-                now=self.clock.now(), request_id=uuid.uuid4(),
+                params=params, now=self.clock.now(), request_id=uuid.uuid4(),
             )  # fmt: skip
         call: Call = by_hand(request_id)
         return self.runner(task).execute(call)
 
-    def sweep(self, *, planning: bool = False, plan_hash: str | None = None) -> Result:
-        return self.by_hand("sync_subscriptions", planning=planning, plan_hash=plan_hash)
+    def sweep(
+        self, *, planning: bool = False, plan_hash: str | None = None, params: Mapping[str, Any] | None = None
+    ) -> Result:
+        return self.by_hand("sync_subscriptions", planning=planning, plan_hash=plan_hash, params=params)
+
+    def approve(self) -> str:
+        """Approve the one plan that waits; its hash."""
+        now = self.clock.now()
+        with self.db.transaction() as connection:
+            [asked] = plans.pending(connection, now)
+            plans.decide(
+                connection, asked.approval_id, approve=True, by="somebody", why="they left", now=now, operators=()
+            )
+        return asked.plan_hash
 
 
 def said(result: Result) -> dict[str, Any]:

@@ -197,6 +197,30 @@ def test_while_stripe_does_not_answer_nothing_is_deleted_and_the_next_call_finis
     assert ask(token=world.token("gone7f3a"))[0] == 200
 
 
+def test_every_subscription_of_every_customer_of_the_account_is_ended_and_no_others(
+    world: World, ask: Ask, db: Database
+) -> None:
+    """Two Checkouts made two customers; one more was the account's once, and is another profile's by now."""
+    world.account("gone7f3a", rows=1)
+    world.account("kept91bc", rows=1)
+    price = world.stripe_store.newest("price")[0]["id"]
+    world.stripe_store.customer({}, "cus_second")
+    second = world.stripe_store.subscription("cus_second", [price])
+    with db.transaction() as connection:
+        connection.execute(
+            text(
+                "insert into groundskeeper.billing_customer (customer_id, account_id) values ('cus_second', 'gone7f3a')"
+            )
+        )
+        connection.execute(
+            text("update groundskeeper.billing_customer set account_id = 'gone7f3a' where customer_id = 'cuskept91bc'")
+        )
+    receipt = ask(token=world.token("gone7f3a"))[1]["receipt"]
+    assert receipt["subscription"] == {"policy": "cancel_now", "cancelled": 2, "ended_before": 0}
+    assert world.stripe_store.get("subscription", second["id"])["status"] == "canceled"
+    assert [s["status"] for s in world.stripe_store.of_customer("cuskept91bc")] == ["active"]
+
+
 def test_a_customer_unknown_to_stripe_is_ended_already(world: World, ask: Ask, db: Database) -> None:
     world.account("gone7f3a", rows=1, customer=False)
     with db.transaction() as connection:
@@ -242,7 +266,7 @@ def test_the_policy_says_how_a_subscription_ends(
         key=worlds.STRIPE_KEY,
         emulator=world.stripe.url,
         livemode=False,
-        customer="cusgone7f3a",
+        customers=["cusgone7f3a"],
         subscription=None,
         policy=policy,  # type: ignore[arg-type]
         run="a run",

@@ -84,9 +84,37 @@ def test_manual_grants_are_never_touched(world: World) -> None:
     assert world.profile("both") == ("pro", session["customer"], None)
 
 
-def test_above_the_cap_nobody_is_lowered_until_somebody_approves(world: World) -> None:
-    from shared import plans
+def test_a_manual_grant_outlives_a_customer_that_the_platform_itself_stored(world: World) -> None:
+    """The sweep put it on record while there was no customer: no event of ours ever saw the two change places."""
+    world.account("granted", tier="pro")
+    assert swept(world).counts["grants_recorded"] == 1
+    assert swept(world).counts["grants_recorded"] == 0
+    world.store.customer({}, "cus_abandoned")
+    world.execute("update user_profile set stripe_customer_id = 'cus_abandoned'")  # and then no Checkout
+    assert swept(world).counts["drift"] == 0
+    one = world.store.subscription("cus_abandoned", [PRO])
+    swept(world)
+    assert world.profile("granted") == ("pro", "cus_abandoned", one["id"])
+    world.store.cancel(one["id"])
+    swept(world)
+    assert world.profile("granted") == ("pro", "cus_abandoned", None)
 
+
+def test_a_grant_taken_away_by_hand_is_no_grant_when_its_owner_subscribes_later(world: World) -> None:
+    world.account("granted", tier="pro")
+    swept(world)
+    world.execute("update user_profile set tier = 'free'")
+    assert swept(world).counts["grants_ended"] == 1
+    session = world.subscribe("granted")
+    world.deliver_all()
+    world.store.cancel(session["subscription"])
+    swept(world)
+    assert world.tier("granted") == "free"
+    world.account("again", tier="pro")
+    assert swept(world).counts["grants_recorded"] == 1
+
+
+def test_above_the_cap_nobody_is_lowered_until_somebody_approves(world: World) -> None:
     for n in range(26):
         world.store.customer({}, f"cus_{n}")
         world.account(f"a{n:02}", tier="pro", customer=f"cus_{n}")
@@ -95,13 +123,7 @@ def test_above_the_cap_nobody_is_lowered_until_somebody_approves(world: World) -
     assert refused.outcome is Outcome.REFUSED
     assert "26 downgrades (at most 25)" in (refused.error or "")
     assert world.rows("select count(*) from user_profile where tier = 'pro'") == [(26,)]
-    with world.db.transaction() as connection:
-        [asked] = plans.pending(connection, world.clock.now())
-        plans.decide(
-            connection, asked.approval_id, approve=True, by="somebody", why="they left", now=world.clock.now(),
-            operators=(),
-        )  # fmt: skip
-    done = world.sweep(plan_hash=asked.plan_hash)
+    done = world.sweep(plan_hash=world.approve())
     assert done.outcome is Outcome.OK, done.error
     assert done.counts["downgraded"] == 26
 
