@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import pycurl
-from shared.telemetry.copying import copy
 from sqlalchemy import text
 
 from bench.measure import Ratio, Series, alternate, report
 from shared.addresses import Reach
 from shared.clock import SystemClock
+from shared.copying import copy
 from shared.manifest import FUNCTIONS, ROOT
 from shared.settings import read
 from shared.telemetry.prober import Prober

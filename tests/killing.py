@@ -39,14 +39,22 @@ class Killer:
     def __init__(self, process: "subprocess.Popen[str]", environment: Mapping[str, str], folder: Path) -> None:
         self._process, self._environment, self._folder = process, dict(environment), folder
 
-    def run(self, *, slot: str = "", step: int | None = None, now: str, request: str | None = None) -> Life:
-        """One run for the cron slot at `slot`, or for the `request` by hand, killed just before its `step`-th step
-        (from 1); None: not killed."""
+    def run(
+        self,
+        *,
+        slot: str = "",
+        step: int | None = None,
+        now: str,
+        request: str | None = None,
+        message: Mapping[str, Any] | None = None,
+    ) -> Life:
+        """One run for the cron slot at `slot`, for the `request` by hand or for the `message` in its push envelope,
+        killed just before its `step`-th step (from 1); None: not killed."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         order = {
             "environment": self._environment, "folder": str(self._folder), "slot": slot, "step": step, "now": now,
-            "request": request,
+            "request": request, "message": message,
         }  # fmt: skip
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
@@ -98,7 +106,7 @@ def _live(order: dict[str, Any], writer: int) -> None:
     from sqlalchemy import Engine, event
 
     from shared import settings as settings_module
-    from shared.call import by_hand, of_slot
+    from shared.call import by_hand, of_message, of_slot
     from shared.clock import parse_rfc3339
     from shared.manifest import Cron, Every
     from shared.task import load
@@ -147,6 +155,8 @@ def _live(order: dict[str, Any], writer: int) -> None:
     runner = entry.runner(settings_module.read(order["environment"]), Frozen())
     if order["request"]:
         call = by_hand(uuid.UUID(order["request"]))
+    elif order["message"]:
+        call = of_message(order["message"])
     else:
         timed = next(t for t in entry.task.triggers if isinstance(t, Cron | Every))
         call = of_slot(timed, parse_rfc3339(order["slot"]))

@@ -7,7 +7,8 @@ window is one row. What is no label is put aside with its reason.
 from dataclasses import dataclass
 
 from shared.ingest.labels import Labels, Windows
-from shared.ingest.receiving import KafkaParams, receive
+from shared.ingest.receiving import Drain, receive
+from shared.kafka import KafkaParams
 from shared.task import Context, entrypoint
 
 
@@ -15,12 +16,13 @@ from shared.task import Context, entrypoint
 class Params:
     windows: Windows
     kafka: KafkaParams
+    drain: Drain
 
 
 def run(ctx: Context, params: Params) -> dict[str, int]:
     for name in ("events", "labels", "duplicates", "ignored", "dead_lettered"):
         ctx.count(name, 0)
-    receive(ctx, params.kafka, Labels(ctx, params.windows))
+    receive(ctx, params.kafka, params.drain, Labels(ctx, params.windows))
     return ctx.counts
 
 

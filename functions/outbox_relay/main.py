@@ -7,6 +7,8 @@ an event, never skips one, and never lets one that fails hold up another key.
 from dataclasses import dataclass
 from typing import Literal
 
+from shared.errors import Unavailable
+from shared.kafka import KafkaParams, connection
 from shared.relay.doorbell import Doorbell
 from shared.relay.event import Broker
 from shared.relay.relay import Relay
@@ -19,13 +21,6 @@ class PubSubParams:
     project: str
     endpoint: str
     emulator: str
-
-
-@dataclass(frozen=True)
-class KafkaParams:
-    servers: str
-    user: str
-    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 
 @dataclass(frozen=True)
@@ -65,11 +60,11 @@ def _listen(ctx: Context, relay: Relay) -> None:
 def _broker(ctx: Context, params: Params) -> Broker:
     # each brings a client that takes a fifth of a second to load, and only one is used
     if params.target == "kafka":
-        from shared.relay.kafka import Kafka, Login
+        from shared.relay.kafka import Kafka
 
-        kafka = params.kafka
-        login = Login(kafka.user, ctx.secret("kafka-password"), kafka.mechanism) if kafka.user else None
-        return Kafka(kafka.servers, login)
+        if not params.kafka.servers:
+            raise Unavailable("no Kafka is configured: set KAFKA_SERVERS to host:port,host:port")
+        return Kafka(connection(ctx, params.kafka))
     from shared.relay.pubsub import PubSub
 
     return PubSub(project=params.pubsub.project, endpoint=params.pubsub.endpoint, emulator=params.pubsub.emulator)

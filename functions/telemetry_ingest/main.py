@@ -8,8 +8,9 @@ refused to say so.
 from dataclasses import dataclass
 
 from shared.ingest.places import places
-from shared.ingest.receiving import KafkaParams, receive
+from shared.ingest.receiving import Drain, receive
 from shared.ingest.telemetry import Range, Telemetry
+from shared.kafka import KafkaParams
 from shared.task import Context, entrypoint
 
 
@@ -18,6 +19,7 @@ class Params:
     range: Range
     least_confidence: int
     kafka: KafkaParams
+    drain: Drain
 
 
 def run(ctx: Context, params: Params) -> dict[str, int]:
@@ -25,7 +27,7 @@ def run(ctx: Context, params: Params) -> dict[str, int]:
         ctx.count(name, 0)
     found = places(lambda: ctx.objects("reference"))
     telemetry = Telemetry(ctx, found, params.range, least_confidence=params.least_confidence)
-    receive(ctx, params.kafka, telemetry)
+    receive(ctx, params.kafka, params.drain, telemetry)
     return ctx.counts
 
 

@@ -5,7 +5,7 @@ consumer group: the run's lease is what makes it the only reader.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,13 +33,16 @@ _ADVANCE = text("""
      where o.next_offset < excluded.next_offset""")
 
 
-def drain(ctx: Context, servers: str, topics: Sequence[str], project: Project, *, batch: int) -> Counter[str]:
+def drain(
+    ctx: Context, connection: Mapping[str, str], topics: Sequence[str], project: Project, *, batch: int
+) -> Counter[str]:
     """Handle what the topics hold now, at most `batch` messages a transaction; the reasons of dead letters.
+    `connection` is what `shared.kafka` says of it.
 
     Raises Unavailable when no server answers, Retry when one stops answering.
     """
     reasons: Counter[str] = Counter()
-    with _consumer(servers) as consumer:
+    with _consumer(connection) as consumer:
         open_ends = _assign(ctx, consumer, topics)
         while open_ends and not ctx.stopping:
             messages = consumer.consume(batch, timeout=_WAIT_S)
@@ -57,10 +60,10 @@ def drain(ctx: Context, servers: str, topics: Sequence[str], project: Project, *
 
 
 @contextmanager
-def _consumer(servers: str) -> Iterator[Consumer]:
+def _consumer(connection: Mapping[str, str]) -> Iterator[Consumer]:
     consumer = Consumer(
         {
-            "bootstrap.servers": servers,
+            **connection,
             "group.id": "groundskeeper",  # asked for, never joined: partitions are assigned by hand
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -75,7 +78,9 @@ def _consumer(servers: str) -> Iterator[Consumer]:
     try:
         yield consumer
     except KafkaException as error:
-        raise Unavailable(f"Kafka does not answer ({error.args[0].name()}): look at KAFKA_SERVERS") from error
+        raise Unavailable(
+            f"Kafka does not answer ({error.args[0].name()}): look at KAFKA_SERVERS and KAFKA_USER"
+        ) from error
     finally:
         consumer.close()
 

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from shared.context import Context
 from shared.ingest.events import Raw
 from shared.ingest.taking import Project, complain, take
+from shared.kafka import KafkaParams, connection
 
 
 @dataclass(frozen=True)
-class KafkaParams:
-    """`servers` is Kafka's own list of hosts and ports, empty where messages are pushed; `batch` a transaction's."""
+class Drain:
+    """What a minute reads where there is a Kafka: these topics, at most `batch` messages a transaction."""
 
-    servers: str
     topics: tuple[str, ...]
     batch: int
 
 
-def receive(ctx: Context, kafka: KafkaParams, project: Project) -> None:
+def receive(ctx: Context, kafka: KafkaParams, reading: Drain, project: Project) -> None:
     """Handle the run's messages, counting them. Raises Refused when some were dead-lettered, and what `drain` does."""
     dead: Counter[str] = Counter()
     if ctx.message is not None:
@@ -25,5 +25,5 @@ def receive(ctx: Context, kafka: KafkaParams, project: Project) -> None:
     elif kafka.servers:
         from shared.ingest.kafka import drain  # a pushed message need not wait for Kafka's client to load
 
-        dead = drain(ctx, kafka.servers, kafka.topics, project, batch=kafka.batch)
+        dead = drain(ctx, connection(ctx, kafka), reading.topics, project, batch=reading.batch)
     complain(dead)

@@ -4,17 +4,12 @@ A parcel is one event, since a record fails by itself: of each key one is under 
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from shared.errors import Unavailable
-from shared.redaction import register
 from shared.relay.event import ID_ATTRIBUTE, LONGEST, TYPE_ATTRIBUTE, Blame, Event, Failure, Parcel
-
-Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 _TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 _ANSWER_MS = 15_000
@@ -42,15 +37,6 @@ _UNANSWERED = {
 }
 
 
-@dataclass(frozen=True)
-class Login:
-    """Who we are to a broker that asks: SASL over TLS. `mechanism` is Kafka's name of it."""
-
-    user: str
-    password: str
-    mechanism: Mechanism
-
-
 class Kafka:
     """A producer, kept for as long as the run lasts."""
 
@@ -59,25 +45,18 @@ class Kafka:
     most_bytes = LONGEST
     most_flights = 2000
 
-    def __init__(self, servers: str, login: Login | None = None) -> None:
-        """`servers` is Kafka's own list of hosts and ports. Raises Unavailable when it is empty.
-
-        With a `login` the connection is TLS, verified against the system's authorities; without one it is plain,
-        for a broker on a private network.
-        """
-        if not servers:
-            raise Unavailable("no Kafka is configured: set KAFKA_SERVERS to host:port,host:port")
+    def __init__(self, connection: Mapping[str, str]) -> None:
+        """`connection` is what `shared.kafka` says of it."""
         self._ended: list[tuple[Parcel, Failure | None]] = []
         self._producer = Producer(
             {
-                "bootstrap.servers": servers,
+                **connection,
                 "enable.idempotence": True,
                 "partitioner": "murmur2_random",  # a key lands where the clients in Java would put it
                 "message.max.bytes": LONGEST,
                 "message.timeout.ms": _ANSWER_MS,
                 "linger.ms": 2,
                 "log_level": 2,  # what goes wrong is in the delivery reports; the client would write to stderr
-                **(_authenticated(login) if login else {}),
             }
         )
 
@@ -112,16 +91,6 @@ class Kafka:
     def close(self) -> None:
         self._producer.purge()
         self._producer.flush(0)
-
-
-def _authenticated(login: Login) -> dict[str, str]:
-    register(login.password)
-    return {
-        "security.protocol": "SASL_SSL",
-        "sasl.mechanisms": login.mechanism,
-        "sasl.username": login.user,
-        "sasl.password": login.password,
-    }
 
 
 def failure_of(error: Any) -> Failure | None:

@@ -1,5 +1,7 @@
 """telemetry_ingest: each event once, nobody's address kept, a bad one never in the way of a good one."""
 
+import base64
+import itertools
 import json
 import threading
 import uuid
@@ -22,12 +24,13 @@ from shared.call import Call, of_message, of_slot
 from shared.clock import rfc3339
 from shared.database import Database
 from shared.errors import Outcome
-from shared.ingest.events import MOST_EVENTS
-from shared.manifest import Every
+from shared.ingest.events import LARGEST_BODY, MOST_EVENTS
+from shared.manifest import FUNCTIONS, Every
 from shared.platform.partitions import create_ahead
 from shared.result import Result
 from shared.settings import Settings
 from tests.conftest import NOW, ManualClock, RunTask
+from tests.killing import killer
 from tests.relay.kafka_broker import KafkaBroker, kafka_broker
 
 Rows = Callable[..., list[Any]]
@@ -67,14 +70,16 @@ def issue(**data: Any) -> dict[str, Any]:
 _messages = iter(range(1_000_000))
 
 
-def message(*events: Any, body: bytes | None = None) -> Call:
-    import base64
-
+def envelope(*events: Any, body: bytes | None = None) -> dict[str, Any]:
+    """The events as one message, in the envelope that Pub/Sub pushes."""
     document = events[0] if len(events) == 1 else list(events)
     whole = json.dumps(document).encode() if body is None else body
-    return of_message(
-        {"message": {"messageId": f"m{next(_messages)}", "data": base64.b64encode(whole).decode()}, "subscription": "s"}
-    )
+    message = {"messageId": f"m{next(_messages)}", "data": base64.b64encode(whole).decode()}
+    return {"message": message, "subscription": "s"}
+
+
+def message(*events: Any, body: bytes | None = None) -> Call:
+    return of_message(envelope(*events, body=body))
 
 
 @pytest.fixture
@@ -289,6 +294,54 @@ def test_a_whole_batch_goes_in_at_once_and_one_more_is_refused(send: Send) -> No
     assert send(*many, request()).outcome is Outcome.REFUSED
 
 
+def test_ten_megabytes_are_taken_and_a_byte_more_is_put_aside_all_but_its_beginning(send: Send, rows: Rows) -> None:
+    whole = json.dumps(request(data={"user_agent": FIREFOX})).encode()
+    assert send(body=whole.ljust(LARGEST_BODY)).counts["requests"] == 1
+    assert send(body=whole.ljust(LARGEST_BODY + 1)).outcome is Outcome.REFUSED
+    [row] = rows("select reason, bytes, length(payload) as kept from groundskeeper.dead_letter")
+    assert row.reason == f"the message is larger than {LARGEST_BODY} bytes"
+    assert row.bytes == LARGEST_BODY + 1
+    assert row.kept <= 16_384
+
+
+def _kept(rows: Rows) -> list[Any]:
+    return [
+        tuple(row)
+        for row in rows("""
+        select 'request', cast(id as text) as what from endpoints
+        union all select 'report', title from bug_report
+        union all select 'dead', reason from groundskeeper.dead_letter
+         order by 1, 2""")
+    ]
+
+
+def _stale(rows: Rows) -> None:
+    """Let the lease of a run that was killed be over."""
+    rows("update groundskeeper.task_attempt set heartbeat_at = heartbeat_at - interval '61 s' returning 1")
+
+
+@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.full)])
+def test_killed_at_any_step_a_message_delivered_again_writes_each_event_once(
+    rows: Rows, settings: Settings, stride: int
+) -> None:
+    now, wanted = rfc3339(NOW), []
+    with killer(settings.environ, FUNCTIONS / "telemetry_ingest") as kill:
+        for step in range(1, 100, stride):
+            events = [request(), issue(title=f"step {step}"), request(id="7"), request(type="tier.changed")]
+            wanted += [("request", events[0]["id"]), ("report", f"step {step}"), ("dead", "id is not a UUID")]
+            pushed = envelope(*events)
+            life = kill.run(message=pushed, step=step, now=now)
+            if not life.killed:
+                break
+            _stale(rows)
+            again = kill.run(message=pushed, now=now)
+            assert again.outcome in ("refused", "skipped"), (step, again)
+            assert _kept(rows) == sorted(wanted), step
+    assert life.outcome == "refused", life.error
+    assert step > 10
+    assert _kept(rows) == sorted(wanted)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -338,8 +391,8 @@ _minutes = iter(range(1_000_000))
 def drain(run_task: RunTask, settings: Settings, clock: ManualClock) -> Callable[..., Result]:
     """One minute's run with KAFKA_SERVERS set."""
 
-    def run(servers: str) -> Result:
-        using = replace(settings, environ={**settings.environ, "KAFKA_SERVERS": servers})
+    def run(servers: str, **variables: str) -> Result:
+        using = replace(settings, environ={**settings.environ, "KAFKA_SERVERS": servers, **variables})
         slot = datetime(2026, 6, 15, 12, 0, tzinfo=UTC) - timedelta(minutes=next(_minutes) + 1)
         return run_task("telemetry_ingest", of_slot(Every(60), slot), using=using)
 
@@ -384,6 +437,28 @@ def test_a_drain_whose_database_refuses_moves_no_offset(
     assert drain(broker.servers).counts["requests"] == 3
 
 
+@pytest.mark.parametrize("stride", [9, pytest.param(1, marks=pytest.mark.full)])
+def test_killed_at_any_step_the_next_minute_drains_what_is_left_each_event_once(
+    tmp_path: Path, rows: Rows, settings: Settings, stride: int
+) -> None:
+    now, wanted = rfc3339(NOW), []
+    slots = (rfc3339(NOW + timedelta(minutes=n)) for n in itertools.count())
+    with kafka_broker(tmp_path / "kafka") as own:
+        own.create("app-events")
+        with killer({**settings.environ, "KAFKA_SERVERS": own.servers}, FUNCTIONS / "telemetry_ingest") as kill:
+            for step in range(1, 100, stride):
+                events = [request() for _ in range(8)]
+                wanted += [("request", one["id"]) for one in events] + [("dead", "the message is not JSON")]
+                produce(own, "app-events", *[json.dumps(one).encode() for one in events], b"poison")
+                life = kill.run(slot=next(slots), step=step, now=now)
+                if not life.killed:
+                    break
+                _stale(rows)
+    assert life.outcome == "refused", life.error
+    assert step > 10
+    assert _kept(rows) == sorted(wanted)
+
+
 def test_without_a_broker_the_drain_is_unavailable(
     drain: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -391,6 +466,28 @@ def test_without_a_broker_the_drain_is_unavailable(
     result = drain("127.0.0.1:9")
     assert result.outcome is Outcome.UNAVAILABLE
     assert "KAFKA_SERVERS" in (result.error or "")
+
+
+def test_a_login_without_its_password_is_unavailable_in_words(
+    broker: KafkaBroker, drain: Callable[..., Result]
+) -> None:
+    result = drain(broker.servers, KAFKA_USER="ingest")
+    assert result.outcome is Outcome.UNAVAILABLE
+    assert "kafka-password" in (result.error or "")
+
+
+def test_a_broker_that_will_not_speak_tls_never_hears_the_password(
+    broker: KafkaBroker, drain: Callable[..., Result], settings: Settings, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    assert settings.secrets_folder
+    value = Path(settings.secrets_folder) / "kafka-password" / "1"
+    value.parent.mkdir(parents=True)
+    value.write_text("a password nobody shall read")
+    monkeypatch.setattr("shared.ingest.kafka._ANSWER_S", 1.0)
+    result = drain(broker.servers, KAFKA_USER="ingest")
+    assert result.outcome is Outcome.UNAVAILABLE
+    assert "nobody shall read" not in f"{capfd.readouterr()} {result.error}"
 
 
 def test_without_kafka_the_minute_has_nothing_to_do(run_task: RunTask) -> None:
