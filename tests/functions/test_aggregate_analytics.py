@@ -343,6 +343,49 @@ def test_two_at_once_count_once(put: Put, run_task: RunTask, rows: Rows) -> None
     assert found(rows, "hour") == expected(rows, "hour", NOW)
 
 
+@pytest.mark.parametrize("many", [20_000, pytest.param(1_000_000, marks=pytest.mark.full)])
+def test_a_flood_of_late_rows_is_counted_in_one_run_and_the_hours_without_any_are_left_alone(
+    many: int, put: Put, roll: Callable[..., Result], rows: Rows, db: Database, clock: ManualClock
+) -> None:
+    """Over ten hours of yesterday, of two services and of applications; the recount is one statement over raw rows."""
+    put({"at": MIDNIGHT - 3 * DAY + HOUR}, {"at": NOW - HOUR}, {"at": MIDNIGHT - HOUR})
+    roll()
+    untouched = rows("select * from aggregated_analytics where bucket_start < :d order by id", d=MIDNIGHT - DAY)
+    clock.advance(timedelta(minutes=10))
+    with db.transaction(statement_timeout_ms=120_000) as connection:
+        connection.execute(
+            text("""
+            insert into endpoints (last_tested, id, account_id, service_id, url, status_code, response_time, is_active)
+            select cast(:midnight as timestamptz) - make_interval(secs => 36000.0 * n / cast(:many as bigint)),
+                   gen_random_uuid(), 'a' || mod(n, 2) + 1,
+                   case when mod(n, 4) < 2 then mod(n, 2) + 1 end, 'https://one.example/', 200 + 300 * (mod(n, 10) / 9),
+                   case when mod(n, 7) > 0 then mod(n * 7919, 1000) end, mod(n, 20) > 0
+              from generate_series(1, cast(:many as bigint)) n"""),
+            {"midnight": MIDNIGHT, "many": many},
+        )
+    result = roll()
+    assert (result.counts["hours"], result.counts["days"], result.counts["rows"]) == (10, 1, many + 1)
+    recounted = """
+        select date_trunc(:width, last_tested) as bucket_start, account_id, service_id, count(*) as requests,
+               count(*) filter (where not is_active or status_code >= 500) as errors,
+               round(cast(avg(response_time) as numeric), 9) as average_ms,
+               percentile_disc(array[0.5, 0.95, 0.99]) within group (order by response_time) as percentiles,
+               case when service_id > 0 then round(avg(cast(is_active as integer)), 9) end as uptime
+          from endpoints
+         where last_tested between :since and :until
+         group by 1, 2, 3"""
+    told = """
+        select bucket_start, account_id, service_id, requests, errors, round(cast(average_ms as numeric), 9),
+               array[p50_ms, p95_ms, p99_ms], round(cast(uptime as numeric), 9)
+          from aggregated_analytics
+         where granularity = :width and bucket_start between :since and :until"""
+    for width in ("hour", "day"):
+        binds = {"width": width, "since": MIDNIGHT - DAY, "until": MIDNIGHT - INSTANT}
+        assert rows(f"({recounted}) except ({told})", **binds) == []
+        assert rows(f"({told}) except ({recounted})", **binds) == []
+    assert untouched == rows("select * from aggregated_analytics where bucket_start < :d order by id", d=MIDNIGHT - DAY)
+
+
 @pytest.mark.parametrize("stride", [6, pytest.param(1, marks=pytest.mark.full)])
 def test_killed_at_any_step_the_next_run_ends_at_the_recount(
     stride: int, settings: Any, put: Put, rows: Rows, db: Database
