@@ -29,7 +29,7 @@ from tests.conftest import settings_for
 from tests.terraform.test_deployed import deployed, environment
 from tests.terraform.workspace import ROOT, Plan, turn
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
 
 PASSWORD = "the role of a served function"
 
@@ -181,9 +181,10 @@ def test_every_function_answers_when_it_is_called(
 ) -> None:
     answers = served(plan, migrated, shared_tmp)
     with capsys.disabled():
-        print(f"\n{'task':24} packages  zip kB  serving s  status  outcome")
-        for name, packages, size, seconds, status, outcome, _ in answers:
-            print(f"{name:24} {packages:8} {size:7} {seconds:10} {status:7}  {outcome}")
+        print(f"\n{'task':24} packages  zip kB  serving s  status  outcome      in words")
+        for name, packages, size, seconds, status, outcome, body in answers:
+            words = json.loads(body).get("error") or ""
+            print(f"{name:24} {packages:8} {size:7} {seconds:10} {status:7}  {outcome:12} {words}".rstrip())
     for name, *_, status, outcome, body in answers:
         # only a defect fails: what is missing here, or not to be had without a signature, is said in words
         assert outcome != "failed", f"{name}: {status} {body}"
