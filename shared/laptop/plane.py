@@ -128,6 +128,7 @@ class Plane:
             if done := migrations.upgrade(database.engine, branch):
                 show.console.print(f"migrated {branch} to {done[-1]}")
         migrations.stamp_environment(database.engine, settings.project, settings.livemode, self._clock.now())
+        _count_statements(database)
         if settings.secrets_folder is not None:
             people.remember_erasures(settings.secrets_folder)
         if demo:

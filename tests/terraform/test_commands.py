@@ -21,7 +21,7 @@ def test_the_plane_and_its_bootstrap_are_valid(real: Plan, bootstrap: Plan, terr
 
 @pytest.mark.parametrize("module", [pytest.param("terraform", marks=pytest.mark.full), "terraform/bootstrap"])
 def test_terraforms_own_tests_pass(module: str, scratch: Scratch) -> None:
-    done = scratch(module=module).run("test", "-no-color")
+    done = scratch(FIXTURES, module).run("test", "-no-color")
     assert " 0 failed" in done.stdout
 
 
