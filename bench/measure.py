@@ -32,13 +32,15 @@ class Series:
         }
 
 
-def alternate(ways: Mapping[str, Callable[[], float]], *, unit: str, rounds: int = 5) -> dict[str, Series]:
-    """Measure each way in turn, `rounds` times over, after one uncounted round, so that drift hits all alike."""
+def alternate(
+    ways: Mapping[str, Callable[[], float]], *, unit: str, rounds: int = 5, uncounted: int = 1
+) -> dict[str, Series]:
+    """Measure each way in turn, `rounds` times over, after `uncounted` rounds, so that drift hits all alike."""
     values: dict[str, list[float]] = {name: [] for name in ways}
-    for round_ in range(rounds + 1):
+    for round_ in range(uncounted + rounds):
         for name, way in ways.items():
             value = way()
-            if round_:
+            if round_ >= uncounted:
                 values[name].append(value)
     return {name: Series(name, unit, tuple(v)) for name, v in values.items()}
 
