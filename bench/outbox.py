@@ -41,7 +41,8 @@ from shared.task import load
 PROJECT = "demo-groundskeeper"
 EVENTS, PEER_EVENTS, SLOW_EVENTS, KEYS = 20_000, 5_000, 2_000, 500
 HISTORY, DRAIN = 300_000, 200_000
-ROUNDS = 5
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "2"))
+LISTENING_S = int(os.environ.get("BENCH_LISTENING_S", "30"))  # of the minute whose latencies are taken, at most 60
 TUNED = RelayConfig(batch_size=500, concurrency=200)
 
 _WRITE = text("""
@@ -179,15 +180,15 @@ class Bench:
         return rate
 
 
-def _latencies(bench: Bench, mode: str, seconds: float) -> list[float]:
-    """Milliseconds from each of many commits to its acknowledgement, in one minute's run."""
+def _latencies(bench: Bench, mode: str) -> list[float]:
+    """Milliseconds from each of many commits to its acknowledgement, in the last part of a minute's run."""
     settings = replace(bench.settings, environ={**bench.settings.environ, "OUTBOX_MODE": mode})
-    clock = _AtTheFull()
+    clock = _BeforeTheFull(LISTENING_S)
     runner = load(FUNCTIONS / "outbox_relay").runner(settings, clock)
     slot = of_slot(Every(5), clock.now())
     thread = threading.Thread(target=lambda: runner.execute(slot))
     thread.start()
-    end = time.monotonic() + seconds
+    end = time.monotonic() + LISTENING_S - 6  # the last tick, five seconds before the full, finds the last event
     while time.monotonic() < end:
         with bench.db.transaction() as connection:
             values = {"id": uuid.uuid4(), "at": clock.now()}
@@ -207,12 +208,12 @@ def _latencies(bench: Bench, mode: str, seconds: float) -> list[float]:
     return found
 
 
-class _AtTheFull(SystemClock):
-    """The machine's clock, moved to the beginning of a minute."""
+class _BeforeTheFull(SystemClock):
+    """The machine's clock, moved to so many seconds before a minute's end."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: int) -> None:
         now = datetime.now(UTC)
-        self._moved = timedelta(seconds=60 - now.second, microseconds=-now.microsecond + 50_000)
+        self._moved = timedelta(seconds=120 - seconds - now.second, microseconds=-now.microsecond + 50_000)
 
     def now(self) -> datetime:
         return super().now() + self._moved
@@ -245,8 +246,8 @@ def run() -> dict[str, Any]:
         }
         rates = alternate(ways, unit="events/s", rounds=ROUNDS)
         rest = _history(bench), _drain(bench)
-        tick = Series("tick: commit to acknowledgement", "ms", tuple(_latencies(bench, "tick", 50)))
-        bell = Series("doorbell: commit to acknowledgement", "ms", tuple(_latencies(bench, "doorbell", 50)))
+        tick = Series("tick: commit to acknowledgement", "ms", tuple(_latencies(bench, "tick")))
+        bell = Series("doorbell: commit to acknowledgement", "ms", tuple(_latencies(bench, "doorbell")))
     history, drain = rest
     median = {name: series.median for name, series in rates.items()}
     ratios = {

@@ -38,6 +38,7 @@ from shared.telemetry.probes import Limits, Manners, Probe, Verdict
 from shared.telemetry.resolver import Resolver
 from shared.telemetry.targets import parse
 
+_ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 _RACE = 2000  # targets of the race with the peer
 _SERVICES = 10_000
 _ROWS = 200_000
@@ -215,7 +216,7 @@ def _race(stack: ExitStack, targets: Targets, folder: Path) -> tuple[list[Series
         }
         if binary:
             ways[f"blackbox_exporter, {what}"] = lambda u=urls: _peer(pid, port, u)
-        found = list(alternate(ways, unit="probes/s of processor", rounds=5).values())
+        found = list(alternate(ways, unit="probes/s of processor", rounds=_ROUNDS).values())
         series += found
         if binary:
             ratio = Ratio(found[0].median / found[1].median, 3.0, least=True)
@@ -327,7 +328,9 @@ def _rows(url: str, psql: str, file: Path) -> tuple[list[Series], dict[str, Rati
         subprocess.run([psql, "-q", "-d", url.replace("+pg8000", ""), "-c", command], check=True)
         return _ROWS / (time.perf_counter() - began)
 
-    found = list(alternate({"rows by copy": ours, "rows by psql \\copy": theirs}, unit="rows/s", rounds=5).values())
+    found = list(
+        alternate({"rows by copy": ours, "rows by psql \\copy": theirs}, unit="rows/s", rounds=_ROUNDS).values()
+    )
     database.close()
     return found, {"copy to psql \\copy": Ratio(found[0].median / found[1].median, 0.6, least=True)}
 
@@ -350,7 +353,7 @@ def run() -> dict[str, Any]:
         url = server.create_database("bench")
         _platform(url, targets.urls(_SERVICES))
         values = {"url": url, "folder": str(folder), "ports": _ports(targets), "ca_file": targets.ca_file}
-        rounds = [_child("task", **values) for _ in range(5)]
+        rounds = [_child("task", **values) for _ in range(_ROUNDS)]
         series.append(Series("one round over 10,000 services", "s", tuple(r["seconds"] for r in rounds)))
         series.append(Series("its processor time", "s", tuple(r["spent"] for r in rounds)))
         series.append(Series("its peak of memory", "MB", tuple(r["mb"] for r in rounds)))

@@ -3,6 +3,9 @@
 import json
 import sys
 import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -145,7 +148,9 @@ def run_by_hand(
     why: str,
     break_glass: bool = False,
 ) -> Result:
-    """Ask for a run and execute it in this process. The whole way is in the ledger: request, run, audit."""
+    """Ask for a run and execute it in this process, a job's parts in turn. The whole way is in the ledger: request,
+    run, audit.
+    """
     from shared import audit
 
     with at.database.transaction() as connection:
@@ -177,9 +182,18 @@ def run_by_hand(
             )
     runner = load(task.folder).runner(at.settings, at.clock)
     try:
-        return runner.execute(by_hand(request))
+        return _together([runner.execute(by_hand(request, shard=part)) for part in range(task.run.tasks)])
     finally:
         runner.close()
+
+
+def _together(parts: Sequence[Result]) -> Result:
+    """A job's parts as one: the worst of their endings (Outcome names them from good to bad), and all they counted."""
+    worst = max(parts, key=lambda part: list(Outcome).index(part.outcome))
+    counts: Counter[str] = Counter()
+    for part in parts:
+        counts.update(part.counts)
+    return replace(worst, counts=counts, started_at=parts[0].started_at, finished_at=parts[-1].finished_at)
 
 
 def _full_hash(connection: Any, beginning: str) -> str:

@@ -186,6 +186,47 @@ def test_new_makes_a_task_that_plans_runs_and_passes_its_test(keeper: Keeper, tm
     assert "cannot be a task's name" in keeper("new", "no", functions=functions).stderr
 
 
+def test_all_parts_of_a_job_run_and_are_told_as_one(keeper: Keeper, tmp_path: Path) -> None:
+    folder = tmp_path / "functions" / "counting"
+    folder.mkdir(parents=True)
+    (folder / "task.yaml").write_text("""
+summary: Counts its parts.
+owner: platform
+triggers: [{cron: "0 6 * * *"}]
+run: {kind: job, memory_mb: 512, cpu: 1, timeout_s: 60, tasks: 3, parallelism: 3}
+uses: []
+requires: []
+tables: {}
+must_succeed_within_s: 100000
+params: {}
+""")
+    (folder / "main.py").write_text("""
+from dataclasses import dataclass
+
+from shared.errors import Partial
+from shared.task import Context, entrypoint
+
+
+@dataclass(frozen=True)
+class Params:
+    pass
+
+
+def run(ctx: Context, params: Params) -> dict[str, int]:
+    ctx.count("parts")
+    ctx.count("indexes", ctx.shard)
+    if ctx.shard == 1:
+        raise Partial(["the second"], ctx.counts)
+    return ctx.counts
+
+
+main = entrypoint(__file__, run)
+""")
+    ran = keeper("run", "counting", "--json", functions=folder.parent)
+    told = document(ran, "run")
+    assert (told["outcome"], told["counts"], ran.returncode) == ("partial", {"parts": 3, "indexes": 0 + 1 + 2}, 1)
+
+
 def test_doctor_says_what_is_wrong_and_exits_one(keeper: Keeper, db: Database) -> None:
     assert keeper("doctor").returncode == 0
     with db.transaction() as connection:
