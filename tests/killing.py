@@ -1,14 +1,15 @@
 """Kill a run with SIGKILL at a chosen step, for tests that prove the next run goes on.
 
-A step is any statement sent to the database, any commit, and any file of an object store appearing or going, in the
-order one process makes them: between two steps nothing a database, a store or a rerun could see happens. `Killer`
-keeps one process that has everything imported and forks a child a run, so that killing at each of a hundred steps
-takes seconds.
+A step is any statement sent to the database, any commit, any program started, and any file of an object store appearing
+or going, in the order one process makes them: between two steps nothing a database, a store or a rerun could see
+happens. `Killer` keeps one process that has everything imported and forks a child a run, so that killing at each of a
+hundred steps takes seconds.
 """
 
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,6 +79,7 @@ def killer(environment: Mapping[str, str], folder: Path) -> Iterator[Killer]:
 
 
 def _zygote() -> None:
+    import shared.backup.drill
     import shared.relay.pubsub
     import shared.retention.purge
     import shared.storage.rotate
@@ -113,7 +115,11 @@ def _live(order: dict[str, Any], writer: int) -> None:
 
     steps = itertools.count(1)
 
+    removing: list[bool] = []
+
     def step(*_: object) -> None:
+        if removing:
+            return
         number = next(steps)
         os.write(writer, f"{number}\n".encode())
         if number == order["step"]:
@@ -138,8 +144,16 @@ def _live(order: dict[str, Any], writer: int) -> None:
             step()
         unlink(path, dir_fd=dir_fd)
 
+    def stepped_rmtree(*given: Any, **options: Any) -> None:
+        step()  # a folder of a thousand files is one thing, and a test of its own where it matters
+        removing.append(True)
+        rmtree(*given, **options)
+        removing.pop()
+
+    rmtree, shutil.rmtree = shutil.rmtree, stepped_rmtree  # type: ignore[assignment]
     os.unlink = stepped_unlink
     Path.unlink = stepping(Path.unlink)  # type: ignore[method-assign]
+    subprocess.Popen.__init__ = stepping(subprocess.Popen.__init__)  # type: ignore[method-assign]
 
     class Frozen:
         def now(self) -> datetime:

@@ -12,12 +12,14 @@ from sqlalchemy import select
 from shared.backup import shelf
 from shared.backup.dump import How, take
 from shared.backup.shelf import Keep
+from shared.objects import Objects
 from shared.schema import verified_backup
 from shared.task import Context, entrypoint
 
 
 @dataclass(frozen=True)
 class Params:
+    bucket: str
     dump: How
     keep: Keep
 
@@ -25,7 +27,7 @@ class Params:
 def run(ctx: Context, params: Params) -> dict[str, int]:
     with ctx.begin():  # a run that only plans ends here, and one that lost its lease
         pass
-    store = ctx.objects(shelf.BUCKET)
+    store = ctx.place(shelf.location(ctx.settings, params.bucket))
     made = shelf.of_run(store, str(ctx.run_id)) or take(ctx, store, params.dump)
     with ctx.begin():
         ctx.count("tables", len(made.fingerprint.tables))
@@ -34,16 +36,15 @@ def run(ctx: Context, params: Params) -> dict[str, int]:
         ctx.count("bytes", made.dump.bytes)
         ctx.count("seconds", round((made.finished_at - made.taken_at) / timedelta(seconds=1)))
     ctx.start("verify_backup", f"backup {made.name} is written")
-    _prune(ctx, params.keep)
+    _prune(ctx, store, params.keep)
     return ctx.counts
 
 
-def _prune(ctx: Context, keep: Keep) -> None:
+def _prune(ctx: Context, store: Objects, keep: Keep) -> None:
     ctx.count("removed", 0)
     if any(hold.run_id is None for hold in ctx.holds()):
         ctx.log.info("removed no backup: a legal hold is in force")
         return
-    store = ctx.objects(shelf.BUCKET)
     found, last = shelf.entries(store), _last_verified(ctx)
     due = [*shelf.removable(found, keep, verified=last, now=ctx.now), *shelf.leftovers(store, ctx.now)]
     for name in due:

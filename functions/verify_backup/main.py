@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from shared.backup import drill, programs, shelf
 from shared.backup.dump import stamp_of
 from shared.backup.manifest import Manifest
-from shared.backup.throwaway import Embedded, Throwaway
+from shared.backup.throwaway import Embedded, Throwaway, workplace
 from shared.errors import Unavailable
 from shared.objects import Objects
 from shared.schema import verified_backup
@@ -22,6 +22,7 @@ from shared.task import Context, entrypoint
 
 @dataclass(frozen=True)
 class Params:
+    bucket: str
     backup: str
     again: bool
     fresh_hours: int
@@ -31,7 +32,7 @@ class Params:
 def run(ctx: Context, params: Params) -> dict[str, int]:
     with ctx.begin():  # a run that only plans ends here
         pass
-    store = ctx.objects(shelf.BUCKET)
+    store = ctx.place(shelf.location(ctx.settings, params.bucket))
     if params.backup:
         manifest = shelf.read(store, params.backup)
     else:
@@ -72,16 +73,18 @@ def _drill(ctx: Context, store: Objects, manifest: Manifest, most_gb: int) -> in
         )
     found = programs.programs(around.server_version // 10_000)
     began = ctx.clock.monotonic()
-
-    def each(done: int) -> None:
-        ctx.check()
-        ctx.progress(done, manifest.dump.bytes)
-
     server: Throwaway = Embedded(found)
-    with server(around) as target:
-        drill.restore(store, manifest, found, target, each=each)
-        drill.compare(target.engine, manifest, check=ctx.check)
+    with workplace() as folder:
+        dump = drill.fetch(store, manifest, folder, each=lambda done: _tell(ctx, done, manifest.dump.bytes))
+        with server(around, folder) as target:
+            drill.restore(dump, manifest, found, target, check=ctx.check)
+            drill.compare(target.engine, manifest, check=ctx.check)
     return round(ctx.clock.monotonic() - began)
+
+
+def _tell(ctx: Context, done: int, total: int) -> None:
+    ctx.check()
+    ctx.progress(done, total)
 
 
 main = entrypoint(__file__, run)

@@ -1,14 +1,16 @@
 """The drill: restore a backup into a throwaway server and compare every count and hash with its manifest.
 
-    the file is as long as the manifest says -> streamed through both checksums into pg_restore -> compared
+    the file is as long as the manifest says -> fetched, both checksums hold -> pg_restore -> compared
 
 Whatever is wrong is said in words: stale, missing, unreadable, truncated, corrupted, another environment's, or restored
 to something else than what was dumped.
 """
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from sqlalchemy import Engine
 
@@ -20,9 +22,6 @@ from shared.backup.postgres_binaries import Binaries
 from shared.backup.throwaway import Target
 from shared.errors import Refused
 from shared.objects import Missing, Objects
-
-# What the comparison may read of a restored database at once.
-_AT_ONCE = 2
 
 # A backup's moment may be this far ahead of our clock.
 _SKEW = timedelta(minutes=5)
@@ -60,41 +59,42 @@ def check(store: Objects, manifest: Manifest, stamp: Stamp) -> None:
         raise Refused(f"the dump of {manifest.name} has {size} bytes, its manifest says {manifest.dump.bytes}")
 
 
-def restore(
-    store: Objects, manifest: Manifest, found: Binaries, target: Target, *, each: Callable[[int], None]
-) -> None:
-    """Restore the backup into `target`, telling `each` how many bytes are read. Raises Refused.
+def fetch(store: Objects, manifest: Manifest, folder: Path, *, each: Callable[[int], None]) -> Path:
+    """The backup's dump as a file in `folder`, telling `each` how many bytes there are. Raises Refused.
 
-    What does not have the manifest's checksums is never called restored, even if pg_restore took it.
+    What does not have the manifest's checksums is never restored at all.
     """
-    digest = Digest()
+    digest, path = Digest(), folder / shelf.DUMP
+    with store.open(shelf.dump_of(manifest.name)) as source, path.open("xb") as sink:
+        while chunk := source.read(programs.CHUNK):
+            sink.write(chunk)
+            digest.update(chunk)
+            each(digest.bytes)
+    if digest.dump() != manifest.dump:
+        raise Refused(f"the dump of {manifest.name} is not the one that was written: its checksums differ")
+    return path
 
-    def take(chunk: bytes) -> None:
-        digest.update(chunk)
-        each(digest.bytes)
 
+def restore(dump: Path, manifest: Manifest, found: Binaries, target: Target, *, check: Callable[[], None]) -> None:
+    """Restore a `dump` that was fetched into `target`, with as many workers as there are processors. Raises Refused.
+
+    Each worker fills a table in the transaction that empties it, so a server that keeps no log for others writes none.
+    """
     arguments = [
         found.program("pg_restore"),
         "--format=custom",
+        f"--jobs={os.cpu_count() or 1}",
         "--exit-on-error",
         "--no-tablespaces",
         "--no-subscriptions",
         "--no-password",
+        f"--dbname={target.environment['PGDATABASE']}",
+        str(dump),
     ]
-    failed: programs.Failed | None = None
-    with store.open(shelf.dump_of(manifest.name)) as source:
-        try:
-            programs.feed(
-                [*arguments, f"--dbname={target.environment['PGDATABASE']}"], target.environment, source, each=take
-            )
-        except programs.Failed as error:
-            failed = error
-            while chunk := source.read(programs.CHUNK):  # whether the file is at fault is what its checksum says
-                take(chunk)
-    if digest.dump() != manifest.dump:
-        raise Refused(f"the dump of {manifest.name} is not the one that was written: its checksums differ")
-    if failed is not None:
-        raise Refused(f"the dump of {manifest.name} cannot be restored: {failed}")
+    try:
+        programs.run(arguments, target.environment, check=check)
+    except programs.Failed as failed:
+        raise Refused(f"the dump of {manifest.name} cannot be restored: {failed}") from None
 
 
 def compare(engine: Engine, manifest: Manifest, *, check: Callable[[], None]) -> None:
@@ -106,21 +106,29 @@ def compare(engine: Engine, manifest: Manifest, *, check: Callable[[], None]) ->
 
 
 def read(engine: Engine, *, check: Callable[[], None]) -> Fingerprint:
-    """The fingerprint of a database nobody else writes to, its tables read several at once."""
+    """The fingerprint of a database nobody else writes to, as many tables at once as there are processors."""
     with engine.begin() as connection:
         fingerprint.settle(connection)
         tables, sequences = fingerprint.tables(connection), fingerprint.sequences(connection)
-        shape, objects = fingerprint.shape(connection), fingerprint.large_objects(connection)
+        shape = fingerprint.shape(connection)
+    waiting = iter(tables)  # all take the next from it
 
-    def some(names: list[str]) -> dict[str, Content]:
+    def some() -> dict[str, Content]:
         with engine.begin() as connection:
             fingerprint.settle(connection)
             contents = {}
-            for name in names:
+            for name in waiting:
                 check()
                 contents[name] = fingerprint.content(connection, name)
             return contents
 
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="comparing") as pool:
-        parts = list(pool.map(some, [tables[i::_AT_ONCE] for i in range(_AT_ONCE)]))
-    return Fingerprint({k: v for part in parts for k, v in part.items()}, objects, sequences, shape)
+    def objects() -> Content:
+        with engine.begin() as connection:
+            fingerprint.settle(connection)
+            return fingerprint.large_objects(connection)
+
+    at_once = os.cpu_count() or 1
+    with ThreadPoolExecutor(at_once, thread_name_prefix="comparing") as pool:
+        large, parts = pool.submit(objects), [pool.submit(some) for _ in range(at_once)]
+        contents = {name: content for part in parts for name, content in part.result().items()}
+        return Fingerprint(contents, large.result(), sequences, shape)

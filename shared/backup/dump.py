@@ -224,9 +224,7 @@ def _data_entries(store: Objects, name: str, found: Binaries) -> int:
     """How many tables' rows the dump's own table of contents names."""
     with store.open(shelf.dump_of(name)) as stream:
         try:
-            listed = programs.feed(
-                [found.program("pg_restore"), "--list"], {}, stream, each=lambda _: None, whole=False
-            )
+            listed = programs.answer([found.program("pg_restore"), "--list"], stream)
         except programs.Failed as failed:
             raise Refused(f"pg_restore cannot read the dump: {failed}") from None
     return listed.count(b" TABLE DATA ")

@@ -4,7 +4,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO
 
 from shared.backup.postgres_binaries import Binaries, PostgresMissingError, find_binaries
@@ -12,6 +12,7 @@ from shared.errors import Refused, Retry, Unavailable
 from shared.redaction import redact
 
 CHUNK = 1 << 20
+_LOOK_S, _STOP_S = 0.2, 5.0
 
 # What a program says of its own failure; where it goes on to quote rows, that is another line.
 _ERROR = re.compile(r"^pg_(?:dump|restore): (?:error|detail|hint): (.*)$", re.M)
@@ -84,36 +85,48 @@ def reading(arguments: list[str], environment: Mapping[str, str]) -> Iterator[IO
             raise Failed(_words(complaints, code))
 
 
-def feed(
-    arguments: list[str],
-    environment: Mapping[str, str],
-    source: IO[bytes],
-    *,
-    each: Callable[[bytes], None],
-    whole: bool = True,
-) -> bytes:
-    """Run a program with `source` as its input, telling `each` of every chunk; what it wrote.
+def run(arguments: list[str], environment: Mapping[str, str], *, check: Callable[[], None]) -> None:
+    """Run a program to its end, asking `check` all the while. Raises Failed, and what `check` raises.
 
-    With `whole`, all of `source` is read even if the program has enough before. Raises Failed.
+    The program never outlives the call: it is told to end first, so that it ends the workers it has.
     """
-    with tempfile.TemporaryFile() as complaints, tempfile.TemporaryFile() as answer:
+    with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
-            arguments, stdin=subprocess.PIPE, stdout=answer, stderr=complaints, env=_base(environment)
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=complaints,
+            env=_base(environment),
         )
-        assert process.stdin is not None
-        listening = True
         try:
-            while (listening or whole) and (chunk := source.read(CHUNK)):
-                each(chunk)
-                if listening:
-                    try:
-                        process.stdin.write(chunk)
-                    except BrokenPipeError:
-                        listening = False
-            try:
-                process.stdin.close()
-            except BrokenPipeError:
-                listening = False
+            while (code := _ended(process, _LOOK_S)) is None:
+                check()
+        except BaseException:
+            process.terminate()
+            if _ended(process, _STOP_S) is None:
+                process.kill()
+                process.wait()
+            raise
+        if code:
+            raise Failed(_words(complaints, code))
+
+
+def _ended(process: "subprocess.Popen[bytes]", within_s: float) -> int | None:
+    try:
+        return process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def answer(arguments: list[str], source: IO[bytes]) -> bytes:
+    """What a program writes that reads as much of `source` as it likes. Raises Failed."""
+    with tempfile.TemporaryFile() as complaints, tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=said, stderr=complaints, env=_base({}))
+        assert process.stdin is not None
+        try:
+            with suppress(BrokenPipeError), process.stdin:
+                while chunk := source.read(CHUNK):
+                    process.stdin.write(chunk)
             code = process.wait()
         except BaseException:
             process.kill()
@@ -121,8 +134,8 @@ def feed(
             raise
         if code:
             raise Failed(_words(complaints, code))
-        answer.seek(0)
-        return answer.read()
+        said.seek(0)
+        return said.read()
 
 
 def _words(complaints: IO[bytes], code: int) -> str:

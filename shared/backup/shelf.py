@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from shared.backup.manifest import Manifest, Unreadable, parse
 from shared.errors import Refused
 from shared.objects import Missing, Objects
+from shared.settings import Settings
 
 BUCKET, FOLDER = "backups", "dumps"
 DUMP, MANIFEST = "dump.pgc", "manifest.json"
@@ -35,6 +36,16 @@ class Keep:
                 f"keep: expected daily of at least {LEAST_AGE.days + 1} (the bucket refuses to delete what is younger) "
                 f"and weekly and monthly of at least 0, got {self}"
             )
+
+
+def location(settings: Settings, place: str) -> str:
+    """Where backups lie: the plane's own bucket, a location, or, as BACKUP_BUCKET is written, a bucket by its name.
+
+    Raises ConfigurationError when nobody said where the plane's own is.
+    """
+    if place == BUCKET:
+        return settings.bucket(BUCKET)
+    return place if "/" in place else f"gs://{place}"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -56,9 +57,36 @@ class Target:
 
 
 class Throwaway(Protocol):
-    """Makes one database to restore into, and takes it away with the block, whatever happens in it."""
+    """Makes one database to restore into, and takes it away with the block, whatever happens in it.
 
-    def __call__(self, around: Surroundings) -> AbstractContextManager[Target]: ...
+    `folder` is the drill's own, made by `workplace`.
+    """
+
+    def __call__(self, around: Surroundings, folder: Path) -> AbstractContextManager[Target]: ...
+
+
+@contextmanager
+def workplace() -> Iterator[Path]:
+    """A folder for one drill: its dump, and a server if one is made here. Ends what killed drills left."""
+    sweep()
+    made = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}"))
+    with _locked(made):  # until this process ends, however it ends: then it is a leftover
+        folder = made.rename(made.with_name(made.name[1:]))
+        try:
+            yield folder
+        finally:
+            _end(folder)
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 class Embedded:
@@ -68,19 +96,11 @@ class Embedded:
         self._found = found
 
     @contextmanager
-    def __call__(self, around: Surroundings) -> Iterator[Target]:
+    def __call__(self, around: Surroundings, folder: Path) -> Iterator[Target]:
         """Raises Unavailable where the server or an extension the backup needs is not installed, Retry where the
         server does not start."""
-        sweep()
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        with (folder / "owner").open("w") as owner:
-            fcntl.flock(owner, fcntl.LOCK_EX)  # dropped with this process, however it ends: then it is a leftover
-            try:
-                with self._server(folder):
-                    yield self._database(folder, around)
-            finally:
-                _end(folder)
-                shutil.rmtree(folder)
+        with self._server(folder):
+            yield self._database(folder, around)
 
     @contextmanager
     def _server(self, folder: Path) -> Iterator[None]:
@@ -178,8 +198,7 @@ def sweep() -> list[str]:
     """End and remove the throwaway servers whose owners were killed; their folders."""
     ended = []
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with suppress(OSError), (folder / "owner").open("r+") as owner:  # another user's, or gone meanwhile
-            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(OSError), _locked(folder):  # another user's, at work, or gone meanwhile
             _end(folder)
             shutil.rmtree(folder)
             ended.append(str(folder))
@@ -187,11 +206,17 @@ def sweep() -> list[str]:
 
 
 def _end(folder: Path) -> None:
-    """End the server that still runs in `folder`, if one does."""
+    """End the server that still runs in `folder`, if one does: it and whoever works for it are gone then."""
     with suppress(OSError, ValueError):
         pid = int((folder / "data" / "postmaster.pid").read_text().splitlines()[0])
-        if str(folder) in Path(f"/proc/{pid}/cmdline").read_text():
-            os.kill(pid, signal.SIGKILL)
+        cmdline = Path(f"/proc/{pid}/cmdline")
+        for how in (signal.SIGQUIT, signal.SIGKILL):
+            if str(folder) in cmdline.read_text():  # and no other program that has its number now
+                os.kill(pid, how)
+            for _ in range(int(_STOP_S / _LOOK_S)):
+                if str(folder) not in cmdline.read_text():
+                    return
+                time.sleep(_LOOK_S)
 
 
 def _wait(process: "subprocess.Popen[bytes]", folder: Path) -> None:

@@ -20,7 +20,7 @@ from shared.keeper import show
 from shared.keeper.session import Session, find, session
 from shared.keeper.tasks import run_by_hand, say
 from shared.objects import Objects
-from shared.params import build
+from shared.params import build, resolve
 from shared.schema import erasure as erasure_table
 from shared.schema import verified_backup
 
@@ -88,7 +88,8 @@ def _row(store: Objects, name: str, grades: tuple[str, ...], verified: Any) -> d
 
 
 def _store(at: Session) -> Objects:
-    return objects.at(at.settings.bucket(shelf.BUCKET))
+    declared = find(at.tasks(), "backup_database").params["bucket"]
+    return objects.at(shelf.location(at.settings, resolve(declared, at.settings.environ, "backup_database.bucket")))
 
 
 def _verified(at: Session, store: Objects) -> dict[str, Any]:
@@ -139,7 +140,8 @@ def restore(name: str, into: str, why: str, actor: str | None, as_json: bool) ->
                 details={"into": str(target.engine.url.database)},
             )
         drill.check(store, manifest, manifest.stamp)
-        drill.restore(store, manifest, found, target, each=lambda _: None)
+        dump = drill.fetch(store, manifest, Path(private), each=lambda _: None)
+        drill.restore(dump, manifest, found, target, check=lambda: None)
         drill.compare(target.engine, manifest, check=lambda: None)
         buried = _bury(at, target)
         target.engine.dispose()

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnClause, Connection, column, exists, literal, select, table
 
+from shared import ledger
 from shared.clock import months_before
 from shared.context import Context
 from shared.errors import Outcome, Partial, Retry, Unavailable
@@ -46,7 +47,7 @@ def work(connection: Connection, routine: Routine, now: datetime) -> str:
     runs = select(task_run.c.outcome, task_run.c.started_at).where(task_run.c.task == routine.task)
     latest = connection.execute(runs.order_by(task_run.c.started_at.desc()).limit(1)).one_or_none()
     if latest is not None and latest.outcome is None:
-        return ""
+        return "" if ledger.holder(connection, routine.task) else "its last run was broken off"
     if latest is not None and latest.outcome in _LEFT:
         return "its last run left something to do"
     good = runs.where(task_run.c.outcome.in_(_GOOD)).order_by(task_run.c.started_at.desc()).limit(1)

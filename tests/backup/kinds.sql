@@ -134,4 +134,7 @@ comment on table kinds is 'of every kind';
 
 select lo_from_bytea(0, sha256(n::text::bytea)) from generate_series(1, 20) n;
 
+select lo_from_bytea(0, (select string_agg(sha256((n + i)::text::bytea), '') from generate_series(1, 1250) i))
+  from generate_series(1, :rows / 200) n;
+
 create table wide as select repeat(md5(n::text), 20000) as text_, null::int as nothing from generate_series(1, 3) n;

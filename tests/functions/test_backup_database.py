@@ -5,7 +5,9 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,6 +115,15 @@ def _dumped_rows(store: Objects, name: str, table: str) -> int:
             check=True,
         ).stdout.decode()
     return len(sql.partition(" FROM stdin;\n")[2].partition("\\.\n")[0].splitlines())
+
+
+def test_backup_bucket_says_where_backups_lie(run_task: RunTask, settings: Settings, tmp_path: Path) -> None:
+    place = tmp_path / "elsewhere"
+    using = replace(settings, environ={**settings.environ, "BACKUP_BUCKET": str(place)})
+    assert run_task("backup_database", using=using).outcome is Outcome.OK
+    assert len(shelf.entries(at(str(place)))) == 1
+    assert not Path(settings.bucket("backups")).exists()
+    assert shelf.location(settings, "acme-backups") == "gs://acme-backups"
 
 
 def test_a_planning_run_writes_nothing(run_task: RunTask, store: Objects) -> None:

@@ -142,10 +142,23 @@ def test_what_stayed_when_the_routine_ran_well_is_no_work(
 
 
 @pytest.mark.parametrize(
-    ("outcome", "again"), [("partial", True), ("stopped", True), ("refused", False), (None, False)]
+    ("outcome", "beats", "again"),
+    [
+        ("partial", False, True),
+        ("stopped", False, True),
+        ("refused", False, False),
+        (None, True, False),
+        (None, False, True),  # killed, and nobody delivers it again
+    ],
 )
 def test_a_run_that_left_something_is_work_and_one_under_way_or_refused_is_not(
-    outcome: str | None, again: bool, using: Settings, functions: Functions, run_task: RunTask, db: Database
+    outcome: str | None,
+    beats: bool,
+    again: bool,
+    using: Settings,
+    functions: Functions,
+    run_task: RunTask,
+    db: Database,
 ) -> None:
     with db.transaction() as connection:
         connection.execute(
@@ -154,6 +167,13 @@ def test_a_run_that_left_something_is_work_and_one_under_way_or_refused_is_not(
                     values (gen_random_uuid(), 'purge_audit', 'k', 0, 'hand', :outcome, 'a', 'v', :at)"""),
             {"outcome": outcome, "at": NOW},
         )
+        if beats:
+            connection.execute(
+                text("""insert into groundskeeper.task_attempt
+                               (run_id, attempt, scope, lease_s, started_at, heartbeat_at)
+                        select run_id, 1, task, 60, clock_timestamp(), clock_timestamp() from groundskeeper.task_run
+                         where task = 'purge_audit'""")
+            )
     run_task("cleanup", using=using)
     assert ("purge_audit" in functions.names()) is again
 

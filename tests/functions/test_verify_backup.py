@@ -3,7 +3,8 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 from sqlalchemy import text
 
 from shared.backup import shelf
+from shared.backup.throwaway import workplace
 from shared.call import of_slot
+from shared.clock import rfc3339
 from shared.database import Database
 from shared.errors import Outcome
 from shared.laptop.postgres import Postgres
@@ -20,7 +23,8 @@ from shared.manifest import FUNCTIONS, Cron
 from shared.objects import Objects, at
 from shared.settings import Settings
 from shared.task import load
-from tests.conftest import NOW, ManualClock, RunTask, settings_for
+from tests.conftest import NOW, ManualClock, RunTask, as_role, settings_for
+from tests.killing import killer
 
 Rows = Callable[..., list[Any]]
 _SOME_ROWS = (
@@ -201,3 +205,82 @@ def test_what_is_too_large_for_a_throwaway_server_is_unavailable(folder: Path, r
     result = run_task("verify_backup", params={"embedded_up_to_gb": 0})
     assert result.outcome is Outcome.UNAVAILABLE
     assert "embedded_up_to_gb" in (result.error or "")
+
+
+# --- killed
+
+
+def _leftovers() -> tuple[set[str], set[str]]:
+    """The folders of drills, and the processes that have one in their command line: servers and their pg_restore."""
+    place = tempfile.gettempdir()
+    folders = {str(folder) for folder in Path(place).glob("keeper-drill-*")}
+    running = set()
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            running.add(process.read_bytes().decode(errors="replace"))
+    return folders, {command for command in running if f"{place}/keeper-drill-" in command}
+
+
+def _kill(settings: Settings, folder: Path, rows: Rows, steps: Callable[[int], range]) -> int:
+    """Kill a drill before each of `steps`, and let the next one end well. How many steps a drill has."""
+    environment = {**settings.environ, "DATABASE_URL": as_role(settings, "verify-backup").database()}
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    slot = rfc3339(NOW.replace(hour=1, minute=30) + timedelta(days=1))  # within a day of the backup
+    with killer(environment, FUNCTIONS / "verify_backup") as kill:
+        whole = kill.run(slot=slot, now=slot)
+        assert whole.outcome == "ok", whole.error
+        for step in steps(whole.steps):
+            rows("with a as (delete from groundskeeper.task_run) delete from groundskeeper.verified_backup returning 1")
+            assert kill.run(slot=slot, now=slot, step=step).killed, step
+            rows("update groundskeeper.task_attempt set heartbeat_at = heartbeat_at - interval '61 s' returning 1")
+            again = kill.run(slot=slot, now=slot)
+            assert again.outcome in ("ok", "skipped"), (step, again)
+            assert len(rows("select 1 from groundskeeper.verified_backup")) == 1, f"killed before step {step}"
+            if again.outcome == "ok" and rows("select 1 from groundskeeper.task_run where counts ? 'verified'"):
+                assert _leftovers() == (set(), set()), f"killed before step {step}"
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+    return whole.steps
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Drills of this test in a folder for temporary files that no other test's are in."""
+    place = Path(tempfile.mkdtemp(prefix="drills-"))
+    place.chmod(0o755)
+    monkeypatch.setenv("TMPDIR", str(place))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    yield
+    shutil.rmtree(place)
+
+
+def test_what_a_drill_killed_while_it_tidied_up_left_is_removed(alone: None) -> None:
+    with workplace() as folder:
+        pass
+    folder.mkdir()
+    (folder / "data").mkdir()
+    with workplace() as at_work:
+        assert not folder.exists()
+        with workplace():
+            assert at_work.exists()
+
+
+def test_killed_at_some_steps_the_next_drill_ends_the_server_and_verifies(
+    alone: None, settings: Settings, folder: Path, rows: Rows
+) -> None:
+    _kill(settings, folder, rows, lambda steps: range(steps * 2 // 3, steps, steps))
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_killed_before_every_few_steps_the_next_drill_ends_the_server_and_verifies(
+    alone: None, settings: Settings, folder: Path, rows: Rows
+) -> None:
+    assert _kill(settings, folder, rows, lambda steps: range(5, steps + 1, steps // 8)) > 60
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3000)
+def test_killed_before_every_step_the_next_drill_ends_the_server_and_verifies(
+    alone: None, settings: Settings, folder: Path, rows: Rows
+) -> None:
+    _kill(settings, folder, rows, lambda steps: range(1, steps + 1))
