@@ -64,6 +64,7 @@ class Context:
         self.run_id = opened.run_id
         self.attempt = opened.attempt
         self.actor = call.actor
+        self.why = call.why
         self.now = now
         self.clock = clock
         self.random = random.Random(self.run_id.int)  # noqa: S311 - jitter and sampling, not secrets
@@ -326,7 +327,7 @@ class Context:
                 actor=self.actor,
                 action="break_glass",
                 subject=self.task.name,
-                why=self._call.why,
+                why=self.why,
                 now=self.clock.now(),
                 details={"run_id": str(self.run_id), "backup": age},
             )

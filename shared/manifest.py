@@ -4,6 +4,7 @@ Everything reads it through here (Terraform reads the same bytes with `yamldecod
 the two equal). A wrong file fails when it is loaded, in words that name file, key, value and remedy.
 """
 
+import functools
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -394,6 +395,12 @@ def load_all(functions: Path = FUNCTIONS) -> dict[str, Task]:
         name: replace(task, starts=tuple(n for n in tasks if n != name)) if task.starts == (ANY,) else task
         for name, task in tasks.items()
     }
+
+
+@functools.cache
+def deployed(functions: Path) -> Mapping[str, Task]:
+    """`load_all`, read once a process: what was deployed changes with a deployment only."""
+    return load_all(functions)
 
 
 def _folders(functions: Path) -> Iterator[Path]:

@@ -4,10 +4,8 @@ Every page is made on the server and reads without JavaScript; every form is bou
 operators' audit. It never deletes anything itself, never decides in anybody's place, and shows nobody but operators.
 """
 
-import functools
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Literal
 
 from shared.call import Request
@@ -16,7 +14,7 @@ from shared.console.person import cookie_of, form_token, session_cookie, visitor
 from shared.console.routes import Console, answer, form_of
 from shared.errors import Refused, Retry, Unavailable
 from shared.identity import Identity, NotAllowed, NotSignedIn
-from shared.manifest import Task, load_all
+from shared.manifest import deployed
 from shared.task import Context, entrypoint
 
 # An ID token's life: the session ends with it.
@@ -54,19 +52,13 @@ def _answer(ctx: Context, params: Params, request: Request) -> Answer:
         if (request.method, request.path) == ("POST", "/console/sign-out"):
             return _sign_out(ctx, request)
         who = visitor(request, ctx.settings, ctx.clock, open_here=params.sign_in == "cloud")
-        return answer(Console(ctx, _tasks(ctx.task.folder.parent), who, params.docs), request)
+        return answer(Console(ctx, deployed(ctx.task.folder.parent), who, params.docs), request)
     except NotSignedIn as reason:
         return _door(params, 401, str(reason))
     except NotAllowed as reason:
         return _door(params, 403, str(reason))
     except (Retry, Unavailable) as reason:
         return _door(params, 503, str(reason))
-
-
-@functools.cache
-def _tasks(folder: Path) -> dict[str, Task]:
-    """Every task; they change with a deployment only, and reading them takes longer than the rest of a page."""
-    return load_all(folder)
 
 
 def _door(params: Params, status: int, said: str) -> Answer:

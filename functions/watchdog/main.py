@@ -10,7 +10,7 @@ from shared import pauses
 from shared.clock import Clock
 from shared.endings import Ended
 from shared.errors import Retry, Unavailable
-from shared.manifest import load_all
+from shared.manifest import deployed
 from shared.settings import Settings
 from shared.task import Context, entrypoint
 from shared.watch import ages, incidents, runs, schedules, unreached
@@ -34,7 +34,7 @@ class Params:
 
 
 def run(ctx: Context, params: Params) -> dict[str, int]:
-    tasks = load_all(ctx.task.folder.parent)
+    tasks = deployed(ctx.task.folder.parent)
     found: list[Finding] = []
     with ctx.read() as connection:
         stops = {p.task for p in pauses.in_force(connection, ctx.now)}

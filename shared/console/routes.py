@@ -2,13 +2,13 @@
 
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, RowMapping, func, select
 
 from shared import audit, holds, pauses, plans
 from shared.call import Request
@@ -20,13 +20,16 @@ from shared.console.person import Visitor, check_form
 from shared.context import Context
 from shared.errors import Refused
 from shared.manifest import Task
-from shared.plans import StoredPlan
 from shared.schedule import task_next
 from shared.schema import archive_manifest
 
 # Runs a task's page shows at once, and what a form's fields may hold.
 _RUNS = 50
 _LONGEST = 500
+
+# The task that brings a run's archives back, and how long it may hold what came, in days.
+_RESTORER = "restore_run"
+_HOLD_DAYS = (7, 30, 90)
 
 
 @dataclass(frozen=True)
@@ -142,17 +145,33 @@ def _requested(console: Console, _request: Request, name: str, request_id: str) 
 
 
 def _shown(console: Console, connection: Connection, task: str, run: ledger.Run | None) -> Answer:
-    plan: StoredPlan | None = None
-    archives: list[Any] = []
-    if run is not None:
-        plan = plans.stored(connection, run.plan_hash) if run.plan_hash else None
-        archives = list(
-            connection.execute(
-                select(archive_manifest.c.source, archive_manifest.c["items"], archive_manifest.c.expires_at)
-                .where(archive_manifest.c.run_id == run.run_id, archive_manifest.c.destroyed_at.is_(None))
-            ).mappings()
-        )  # fmt: skip
+    plan = plans.stored(connection, run.plan_hash) if run is not None and run.plan_hash else None
+    archives = _archives(connection, run.run_id) if run is not None else ()
     return console.page("run", task=task, run=run, plan=plan, archives=archives, limits=_limits)
+
+
+def _archives(connection: Connection, run_id: uuid.UUID) -> Sequence[RowMapping]:
+    """What of the run can be brought back: rows a table, and until when."""
+    found = connection.execute(
+        select(
+            archive_manifest.c.source,
+            func.sum(archive_manifest.c["items"]).label("items"),
+            func.min(archive_manifest.c.expires_at).label("expires_at"),
+        )
+        .where(archive_manifest.c.run_id == run_id, archive_manifest.c.destroyed_at.is_(None))
+        .group_by(archive_manifest.c.source)
+        .order_by(archive_manifest.c.source)
+    )
+    return found.mappings().all()
+
+
+def _to_restore(console: Console, _request: Request, run_id: str) -> Answer:
+    with console.ctx.read() as connection:
+        run = ledger.one(connection, uuid.UUID(run_id))
+        archives = _archives(connection, uuid.UUID(run_id))
+    if run is None or not archives:
+        raise LookupError(run_id)
+    return console.page("restore", run=run, archives=archives, days=_HOLD_DAYS)
 
 
 def _limits(ceiling: Mapping[str, int]) -> str:
@@ -196,6 +215,7 @@ _PAGES: tuple[tuple[str, Callable[..., Answer]], ...] = (
     ("", _overview),
     (f"/tasks/{_NAME}", _task),
     (f"/runs/{_UUID}", _run),
+    (f"/runs/{_UUID}/restore", _to_restore),
     (f"/requests/{_NAME}/{_UUID}", _requested),
     ("/approvals", _approvals),
     ("/holds", _holds),
@@ -244,6 +264,19 @@ def _why(form: Mapping[str, str]) -> str:
     if not why:
         raise Refused("say why: the next operator will ask")
     return why
+
+
+def _restore(console: Console, form: Mapping[str, str], run_id: str) -> Answer:
+    why, days = _why(form), form.get("hold_days", "")
+    if days not in map(str, _HOLD_DAYS):
+        raise Refused(f"what comes back is held for {', '.join(map(str, _HOLD_DAYS))} days: choose one of these")
+    task, params = console.task(_RESTORER), {"run_id": run_id, "hold_days": int(days)}
+    with console.ctx.begin() as connection:
+        audit.record(
+            connection, actor=console.who.actor, action="run", subject=task.name, why=why, now=console.ctx.now,
+            details=params,
+        )  # fmt: skip
+    return _started(console, task, why, params=params, plan_hash=None)
 
 
 def _whose(console: Console, name: str) -> tuple[str, str]:
@@ -304,6 +337,7 @@ def _release(console: Console, form: Mapping[str, str], hold_id: str) -> Answer:
 _FORMS: tuple[tuple[str, Callable[..., Answer]], ...] = (
     (f"/tasks/{_NAME}/plan", _plan_now),
     (f"/tasks/{_NAME}/run", _run_now),
+    (f"/runs/{_UUID}/restore", _restore),
     (f"/tasks/{_NAME}/pause", _pause),
     (f"/tasks/{_NAME}/resume", _resume),
     (f"/approvals/{_UUID}/(approve|reject)", _decide),

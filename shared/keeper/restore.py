@@ -29,7 +29,9 @@ def restore(run_id: uuid.UUID, why: str, hold_days: int, actor: str | None, as_j
         except Unavailable:  # needed only where accounts are erased, and then the restore says so
             key = None
         until = now + timedelta(days=hold_days)
-        done = bring_back(at.database, run_id, actor=at.actor, why=why, now=now, hold_until=until, erasure_key=key)
+        done = bring_back(
+            at.database.transaction, run_id, actor=at.actor, why=why, now=now, hold_until=until, erasure_key=key
+        )
     if as_json:
         show.document(**done.document())
     else:

@@ -6,16 +6,15 @@ columns and triggers handled; what cannot come back is reported and left. Never 
 
 import io
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, Row, select, text
 
 from shared import audit, holds
-from shared.database import Database
 from shared.errors import Refused
 from shared.retention import archive, catalogue, companions, erased, parquet, shelf
 from shared.retention.rules import dotted, quoted
@@ -25,6 +24,15 @@ from shared.schema import archive_manifest, legal_hold
 _STATEMENT_MS = 300_000
 # Triggers are switched off for the transaction, which keeps other writers out of the table: it must be short.
 _LOCK_MS = 5000
+_HOLD_LOCK_MS = 60_000
+
+
+class Begin(Protocol):
+    """Opens a transaction to write in: the database's, or a run's with its fence."""
+
+    def __call__(
+        self, *, lock_timeout_ms: int = ..., statement_timeout_ms: int = ...
+    ) -> AbstractContextManager[Connection]: ...
 
 
 @dataclass(frozen=True)
@@ -57,8 +65,28 @@ class Restored:
         }
 
 
+def archives_of(connection: Connection, run_id: uuid.UUID) -> Sequence[Row[*tuple[Any, ...]]]:
+    """The archives of run `run_id`, oldest first. Raises Refused where there is none, or none any more."""
+    found = connection.execute(
+        select(
+            archive_manifest.c.location,
+            archive_manifest.c.sha256,
+            archive_manifest.c.source,
+            archive_manifest.c["items"],
+            archive_manifest.c.destroyed_at,
+        )
+        .where(archive_manifest.c.run_id == run_id)
+        .order_by(archive_manifest.c.written_at, archive_manifest.c.archive_id)
+    ).all()
+    if not found:
+        raise Refused(f"run {run_id} archived nothing: only rules with `archive` can be undone")
+    if gone := [a for a in found if a.destroyed_at is not None]:
+        raise Refused(f"{len(gone)} archives of run {run_id} were destroyed when their time was over")
+    return found
+
+
 def restore(
-    database: Database,
+    begin: Begin,
     run_id: uuid.UUID,
     *,
     actor: str,
@@ -69,26 +97,13 @@ def restore(
 ) -> Restored:
     """Bring back every row that run `run_id` archived, held until `hold_until`; what is of erased accounts stays away.
 
-    `erasure_key` tells those, and where accounts are erased it is needed.
+    `begin` opens each transaction. `erasure_key` tells those, and where accounts are erased it is needed.
     A second time, or after a kill, it goes on where it was. Raises Refused when there is nothing to bring back or
     an archive is damaged, and then nothing of that archive came back.
     """
-    with database.transaction(read_only=True) as connection:
-        archives = connection.execute(
-            select(
-                archive_manifest.c.location,
-                archive_manifest.c.sha256,
-                archive_manifest.c.source,
-                archive_manifest.c.destroyed_at,
-            )
-            .where(archive_manifest.c.run_id == run_id)
-            .order_by(archive_manifest.c.written_at, archive_manifest.c.archive_id)
-        ).all()
-    if not archives:
-        raise Refused(f"run {run_id} archived nothing: only rules with `archive` can be undone")
-    if gone := [a for a in archives if a.destroyed_at is not None]:
-        raise Refused(f"{len(gone)} archives of run {run_id} were destroyed when their time was over")
-    with database.transaction() as connection:
+    # Batches under way are waited for before a hold stands, so its lock may take a while to come.
+    with begin(lock_timeout_ms=_HOLD_LOCK_MS, statement_timeout_ms=_HOLD_LOCK_MS) as connection:
+        archives = archives_of(connection, run_id)
         for source in sorted({a.source for a in archives}):
             _hold(connection, source, run_id, actor=actor, why=why, now=now, until=hold_until)
         audit.record(connection, actor=actor, action="restore", subject=str(run_id), why=why, now=now)
@@ -101,7 +116,7 @@ def restore(
             others = companions.bring_back(manifest, place)  # before the rows: none is to name what is not there
         except NotArchived as broken:
             raise Refused(str(broken)) from broken
-        with database.transaction(lock_timeout_ms=_LOCK_MS, statement_timeout_ms=_STATEMENT_MS) as connection:
+        with begin(lock_timeout_ms=_LOCK_MS, statement_timeout_ms=_STATEMENT_MS) as connection:
             part = _Part(connection, manifest, run_id, hold_until, erasure_key)
             part.stage(rows)
             found = part.bring_back()

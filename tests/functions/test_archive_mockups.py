@@ -166,7 +166,9 @@ def test_what_was_archived_comes_back_with_its_images_equal_and_held(
     assert (world.left(), _ids(rows)) == ([], [])
     assert done.run_id is not None
     for _ in range(2):
-        back = restore(db, done.run_id, actor="ann", why="a test", now=NOW, hold_until=NOW + timedelta(days=9))
+        back = restore(
+            db.transaction, done.run_id, actor="ann", why="a test", now=NOW, hold_until=NOW + timedelta(days=9)
+        )
         assert (back.conflicts, back.equal) == ((), True)
         assert rows("select * from mockup order by id") == before
         assert {f: (world.images / f).read_text() for f in world.left()} == images
@@ -182,7 +184,7 @@ def test_an_image_of_another_content_is_told_when_a_mockup_comes_back(
     done = run_task("archive_mockups")
     assert done.run_id is not None
     (world.images / "a.png").write_text("somebody else's")
-    back = restore(db, done.run_id, actor="ann", why="a test", now=NOW, hold_until=NOW + timedelta(days=9))
+    back = restore(db.transaction, done.run_id, actor="ann", why="a test", now=NOW, hold_until=NOW + timedelta(days=9))
     assert (back.restored, back.equal) == (1, False)
     assert (world.images / "a.png").read_text() == "somebody else's"
     assert "replaced by another" in back.conflicts[0].why

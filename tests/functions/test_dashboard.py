@@ -289,6 +289,41 @@ def test_a_rejected_approval_starts_nothing(browser: Browser, rows: Rows, waitin
     assert len(rows("select * from groundskeeper.run_request")) == before
 
 
+def test_what_a_run_archived_is_brought_back_after_a_look_at_what_that_is(
+    browser: Browser, db: Database, rows: Rows, run_task: RunTask
+) -> None:
+    with db.transaction() as connection:
+        connection.execute(
+            text("""
+            insert into outbox_event (id, topic, payload, created_at, published_at)
+            select gen_random_uuid(), 'app-events', '{}', :at, :at from generate_series(1, 7)"""),
+            {"at": NOW - timedelta(days=40)},
+        )
+    run_id = run_task("db_cleanup").run_id
+    assert rows("select 1 from outbox_event") == []
+    assert f'href="/console/runs/{run_id}/restore"' in browser.see(f"/console/runs/{run_id}")
+    page = browser.see(f"/console/runs/{run_id}/restore")
+    assert "7 items" in page
+    assert rows("select 1 from outbox_event") == []
+    assert browser.send(f"/console/runs/{run_id}/restore", why=" ", hold_days="7").status == 409
+    assert browser.send(f"/console/runs/{run_id}/restore", why="a mistake", hold_days="36500").status == 409
+    answer = browser.send(f"/console/runs/{run_id}/restore", why="a mistake", hold_days="7")
+    assert "b-ok" in browser.see(answer.headers["Location"])
+    assert len(rows("select 1 from outbox_event")) == 7
+    assert "restored from run" in browser.see("/console/holds")
+    audited = rows("select actor, action, subject from groundskeeper.operator_audit where action <> 'hold' order by at")
+    assert [tuple(a) for a in audited] == [
+        ("operator", "run", "restore_run"),
+        ("operator", "restore", str(run_id)),
+    ]
+
+
+def test_a_run_that_archived_nothing_has_nothing_to_bring_back(browser: Browser, db: Database) -> None:
+    run_id = put(db, "db_cleanup", "ok")
+    assert "Bring it back" not in browser.see(f"/console/runs/{run_id}")
+    assert browser.ask("GET", f"/console/runs/{run_id}/restore").status == 404
+
+
 def test_a_hold_is_placed_and_released(browser: Browser, rows: Rows) -> None:
     assert browser.send("/console/holds/add", why="case 1").status == 409
     assert browser.send("/console/holds/add", why="case 1", table="no_such_table").status == 409

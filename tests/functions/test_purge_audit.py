@@ -56,7 +56,7 @@ def test_what_was_purged_comes_back_equal_and_is_held(
     before = rows("select * from groundskeeper.operator_audit order by audit_id")
     done = run_task("purge_audit")
     assert done.run_id is not None
-    back = restore(db, done.run_id, actor="ann", why="a test", now=NOW, hold_until=NOW + timedelta(days=9))
+    back = restore(db.transaction, done.run_id, actor="ann", why="a test", now=NOW, hold_until=NOW + timedelta(days=9))
     assert (back.restored, back.conflicts, back.equal) == (39, (), True)
     assert rows("select * from groundskeeper.operator_audit where actor = 'alma' order by audit_id") == before
     again = run_task("purge_audit")

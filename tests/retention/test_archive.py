@@ -96,7 +96,7 @@ def bring(db: Database, clock: ManualClock) -> Bring:
     def run(run_id: uuid.UUID | None) -> Restored:
         assert run_id is not None
         until = clock.now() + timedelta(days=30)
-        return restore(db, run_id, actor="ann", why="a test", now=clock.now(), hold_until=until)
+        return restore(db.transaction, run_id, actor="ann", why="a test", now=clock.now(), hold_until=until)
 
     return run
 

@@ -43,7 +43,9 @@ def test_rows_of_erased_accounts_stay_away_and_others_come(
 
     def back(key: str | None) -> Restored:
         until = clock.now() + timedelta(days=9)
-        return restore(db, run_id, actor="ann", why="a test", now=clock.now(), hold_until=until, erasure_key=key)
+        return restore(
+            db.transaction, run_id, actor="ann", why="a test", now=clock.now(), hold_until=until, erasure_key=key
+        )
 
     with pytest.raises(Refused, match="erasure-key"):
         back(None)
@@ -58,4 +60,4 @@ def test_where_nobody_is_erased_no_key_is_needed(
 ) -> None:
     run_id = archived("account_id text", "NAME")
     until = clock.now() + timedelta(days=9)
-    assert restore(db, run_id, actor="ann", why="a test", now=clock.now(), hold_until=until).restored == 2
+    assert restore(db.transaction, run_id, actor="ann", why="a test", now=clock.now(), hold_until=until).restored == 2

@@ -97,7 +97,7 @@ def _each(
         assert again.outcome in ("ok", "skipped"), (step, again)
         assert _state(rows, archive) == wanted, step
     (run,) = rows("select run_id from groundskeeper.task_run")
-    back = restore(db, run.run_id, actor="ann", why="a test", now=NOW, hold_until=NOW + timedelta(days=9))
+    back = restore(db.transaction, run.run_id, actor="ann", why="a test", now=NOW, hold_until=NOW + timedelta(days=9))
     assert (back.restored, back.equal) == (6, True)
     return undisturbed.steps
 

@@ -105,7 +105,7 @@ def test_mockups_go_to_a_cold_bucket_and_come_back(
     assert [name.rpartition("/")[2] for name in names(cloud, "cold-storage") if name.endswith(".png")] == ["front.png"]
     assert done.run_id is not None
     now = clock.now()
-    back = restore(db, done.run_id, actor="ann", why="a test", now=now, hold_until=now + timedelta(days=9))
+    back = restore(db.transaction, done.run_id, actor="ann", why="a test", now=now, hold_until=now + timedelta(days=9))
     assert (back.restored, back.equal) == (1, True)
     with objects.at(cloud.bucket("mockups")).open("a/front.png") as stream:
         assert stream.read() == image
