@@ -44,6 +44,9 @@ from shared.strict_yaml import ManifestError
 
 Body = Callable[[Context, Any], Mapping[str, int] | None]
 
+# Invokes a task for a run request that is committed already.
+Starter = Callable[[str, uuid.UUID], None]
+
 # What a task does when its run could not even be opened, the ledger being out of reach.
 Unreached = Callable[[Settings, Clock, Any, Ended], None]
 
@@ -63,7 +66,7 @@ class Runner:
         code_version: str,
         settings: Settings,
         clock: Clock,
-        starter: Callable[[str, uuid.UUID], None],
+        starter: Starter,
         unreached: Unreached | None = None,
     ) -> None:
         """Raises ManifestError when the task's params do not fit `params_type`."""

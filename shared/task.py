@@ -24,7 +24,7 @@ from shared.endings import FORESEEN, ended
 from shared.errors import OUTCOMES, ConfigurationError
 from shared.manifest import Cron, Task
 from shared.result import Result
-from shared.run import Body, Runner, Unreached
+from shared.run import Body, Runner, Starter, Unreached
 from shared.settings import Settings
 from shared.stopping import stop_on_sigterm
 from shared.strict_yaml import ManifestError
@@ -51,8 +51,11 @@ class Entry:
     params_type: type
     unreached: Unreached | None = None
 
-    def runner(self, settings: Settings, clock: Clock) -> Runner:
-        """A runner of this task. Raises ManifestError when its parameters do not fit."""
+    def runner(self, settings: Settings, clock: Clock, starter: Starter | None = None) -> Runner:
+        """A runner of this task; what it starts, `starter` starts, by default wherever it lives.
+
+        Raises ManifestError when its parameters do not fit.
+        """
         return Runner(
             self.task,
             self.body,
@@ -60,7 +63,7 @@ class Entry:
             manifest.code_version(self.task),
             settings,
             clock,
-            starter=lambda name, request: targets.start(name, request, settings, clock),
+            starter=starter or (lambda name, request: targets.start(name, request, settings, clock)),
             unreached=self.unreached,
         )
 

@@ -34,9 +34,9 @@ PRO_MONTHLY, PRO_YEARLY = "price_pro_monthly", "price_pro_yearly"
 class Double:
     """The running double."""
 
-    def __init__(self, store: Store, secret: str) -> None:
-        self._store, self._secret = store, secret
-        self._server = StripeServer(store, key=DOUBLES_KEY, per_second=100, port=_PORT)
+    def __init__(self, store: Store, secret: str, port: int) -> None:
+        self.store, self._secret = store, secret
+        self._server = StripeServer(store, key=DOUBLES_KEY, per_second=100, port=port)
         self._deliveries: Deliveries | None = None
         self.host = self._server.url.removeprefix("http://")
 
@@ -46,21 +46,21 @@ class Double:
 
     def deliver_to(self, functions: str) -> None:
         """Send what happens to the webhook at the address `functions`, signed, until it is taken."""
-        for endpoint in self._store.newest("webhook_endpoint"):
+        for endpoint in self.store.newest("webhook_endpoint"):
             if endpoint["url"].endswith(_PATH):  # of an earlier plane, maybe at another port
-                self._store.delete_endpoint(endpoint["id"])
-        self._store.endpoint(functions + _PATH, _KINDS, secret=self._secret)
-        self._deliveries = Deliveries(self._store, self._store.clock)
+                self.store.delete_endpoint(endpoint["id"])
+        self.store.endpoint(functions + _PATH, _KINDS, secret=self._secret)
+        self._deliveries = Deliveries(self.store, self.store.clock)
 
     def stop(self) -> None:
         """End it; what it knows stays."""
         if self._deliveries is not None:
             self._deliveries.stop()
         self._server.stop()
-        self._store.save()
+        self.store.save()
 
 
-def start(settings: Settings, clock: Clock, file: Path) -> Double | None:
+def start(settings: Settings, clock: Clock, file: Path, port: int = _PORT) -> Double | None:
     """The double, filled from the accounts there are; None where a key of somebody's own is stored, or in live mode."""
     if settings.secrets_folder is None or settings.livemode:
         return None
@@ -81,7 +81,7 @@ def start(settings: Settings, clock: Clock, file: Path) -> Double | None:
     finally:
         database.close()
     store.save()
-    return Double(store, secret.split()[0])
+    return Double(store, secret.split()[0], port)
 
 
 def _stored(secrets: LocalSecrets, name: str) -> str | None:

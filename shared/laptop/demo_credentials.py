@@ -25,7 +25,12 @@ def load(engine: Engine, now: datetime, keyring: str) -> int:
         credentials, written = Credentials(kek), 0
         for account in accounts.all():
             for provider in _PROVIDERS:
-                value = f"made-up token of {account} at {provider}".encode()
+                value = value_of(account, provider)
                 credentials.write(connection, account_id=account, provider=provider, value=value, now=now - _AGE)
                 written += 1
     return written
+
+
+def value_of(account: str, provider: str) -> bytes:
+    """The token made up for the account."""
+    return f"made-up token of {account} at {provider}".encode()

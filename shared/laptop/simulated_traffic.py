@@ -5,19 +5,19 @@ import random
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import text
 
+from shared import holds
 from shared.database import Database
+from shared.laptop.simulated import Invariant
 from shared.manifest import Task
 from shared.migrations import run as migrations
+from shared.params import resolve
 from shared.platform import demo
 from shared.platform.partitions import create_ahead
 from shared.settings import Settings
-
-if TYPE_CHECKING:
-    from shared.laptop.simulation import Invariant
 
 # Rows an hour.
 _REQUESTS, _DEEDS, _CONSENTS, _EVENTS = 40, 8, 3, 6
@@ -87,13 +87,19 @@ def totals(database: Database) -> dict[str, int]:
 
 
 def invariants(
-    database: Database, before: Mapping[str, int], tasks: Mapping[str, Task], *, hours: int, now: datetime
-) -> "list[Invariant]":
+    database: Database,
+    before: Mapping[str, int],
+    tasks: Mapping[str, Task],
+    environ: Mapping[str, str],
+    *,
+    hours: int,
+    now: datetime,
+) -> list[Invariant]:
     """What was promised of the rows, and what was found."""
     found = [_nothing_left_running(database)]
     if "db_cleanup" in tasks:
         found += _counted(database, before, hours)
-        found.append(_kept_too_long(database, tasks["db_cleanup"], now))
+        found.append(_kept_too_long(database, tasks["db_cleanup"], environ, now))
     if "outbox_relay" in tasks:
         found.append(_all_published(database))
     return found
@@ -104,16 +110,12 @@ def _one(database: Database, sql: str, **binds: Any) -> Any:
         return connection.execute(text(sql), binds).scalar_one()
 
 
-def _nothing_left_running(database: Database) -> "Invariant":
-    from shared.laptop.simulation import Invariant
-
+def _nothing_left_running(database: Database) -> Invariant:
     left = _one(database, "select count(*) from groundskeeper.task_attempt where ended_at is null")
     return Invariant("no run is left without an ending", left == 0, f"{left} attempts hold a lease")
 
 
-def _all_published(database: Database) -> "Invariant":
-    from shared.laptop.simulation import Invariant
-
+def _all_published(database: Database) -> Invariant:
     waiting = _one(
         database,
         "select count(*) from outbox_event where published_at is null and attempts = 0 and topic = 'app-events'",
@@ -121,9 +123,7 @@ def _all_published(database: Database) -> "Invariant":
     return Invariant("every event is published, or has an attempt that says why not", not waiting, f"{waiting} wait")
 
 
-def _counted(database: Database, before: Mapping[str, int], hours: int) -> "list[Invariant]":
-    from shared.laptop.simulation import Invariant
-
+def _counted(database: Database, before: Mapping[str, int], hours: int) -> list[Invariant]:
     found = []
     for table in COUNTED:
         deleted = _one(
@@ -145,16 +145,25 @@ def _counted(database: Database, before: Mapping[str, int], hours: int) -> "list
     return found
 
 
-def _kept_too_long(database: Database, task: Task, now: datetime) -> "Invariant":
-    """No row is there a day after its time, but for those on hold."""
-    from shared.laptop.simulation import Invariant
-
+def _kept_too_long(database: Database, task: Task, environ: Mapping[str, str], now: datetime) -> Invariant:
+    """No row that a rule deletes is there a day after its time, but for those on hold."""
     over = []
-    for table in COUNTED:
-        rule = next(r for r in task.params["rules"] if r["table"] == table)
-        limit = now - timedelta(days=rule["keep_days"] + 1)
-        held = _one(database, "select count(*) from groundskeeper.legal_hold where released_at is null")
-        old = _one(database, f"select count(*) from {table} where created_at < :limit", limit=limit)  # noqa: S608
-        if old and not held:
-            over.append(f"{table} {old}")
+    with database.transaction(read_only=True) as connection:
+        held = holds.in_force(connection, now)
+    for rule in resolve(task.params, environ, task.name)["rules"]:
+        table = rule["table"]
+        covered = [hold for hold in held if hold.covers_table(table)]
+        if any(hold.account is None for hold in covered):
+            continue
+        of = "null" if rule["account"] == "none" else rule["account"]
+        old = _one(
+            database,
+            f"select count(*) from {table}"  # noqa: S608 - task.yaml's own words
+            f" where {rule['timestamp']} < :limit and ({rule.get('where') or 'true'})"
+            f" and coalesce(cast({of} as text), '') <> all(:held)",
+            limit=now - timedelta(days=rule["keep_days"] + 1),
+            held=[hold.account for hold in covered],
+        )
+        if old:
+            over.append(f"{rule['name']} {old}")
     return Invariant("nothing is kept a day longer than its class allows", not over, ", ".join(over) or "nothing")

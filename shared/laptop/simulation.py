@@ -1,25 +1,27 @@
 """A simulated month: the real tasks, on a real PostgreSQL, under a clock that runs as fast as they do.
 
-Every cron slot of an hour or longer is run; what ticks within the minute at full cadence on the first day and once an
-hour on the others; what else comes more often than hourly once an hour (`density` says so). The demo's traffic goes on
-meanwhile. With a seed, triggers come twice, late or never, runs are killed between two statements, and the database is
-away for a while: then the invariants are worth most.
+Every cron slot of an hour or longer is run; what ticks within the minute at full cadence on the first day and one tick
+an hour on the others; what else comes more often than hourly once an hour (`density` says so). What they start runs
+too. The demo's traffic goes on meanwhile, customers come and go at Stripe, keys come of age. With a seed, triggers come
+twice, late or never, runs are killed between two statements, and the database is away for a while: then the
+invariants are worth most.
 """
 
 import logging
 import random
-from collections import Counter
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import event, text
 
 from shared import settings as settings_module
-from shared.call import of_slot
+from shared.call import by_hand, of_slot
 from shared.clock import SystemClock
 from shared.database import Database
 from shared.errors import OUTCOMES, Outcome
@@ -29,6 +31,8 @@ from shared.laptop.bus_postgres import PostgresBus
 from shared.laptop.ports import free_ports
 from shared.laptop.postgres import Postgres
 from shared.laptop.scheduler import Attempt, Job, Scheduler, jobs_of
+from shared.laptop.simulated import Invariant, Tally, VirtualClock
+from shared.laptop.simulated_world import World
 from shared.manifest import Every, Task
 from shared.run import Runner
 from shared.schedule import slots
@@ -39,10 +43,8 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 # What has nobody to talk to here: its part of the demo's traffic is written instead.
 OUTSIDE = {
-    "fetch_threat_intel": "asks feeds on the internet",
     "lighthouse_scan": "opens pages in a browser",
     "ping_services": "probes addresses on the internet; what it would find is in the traffic",
-    "scan_dark_web": "asks feeds on the internet",
     "train_all_models": "takes minutes of real time a run",
 }
 
@@ -52,48 +54,6 @@ DOUBLED, LATE, LOST, KILLED, OUTAGES = 0.03, 0.03, 0.02, 0.03, 0.5
 
 class Killed(BaseException):
     """What a killed process's run ends with: nothing catches it, and nothing is written after it."""
-
-
-class VirtualClock:
-    """A clock that moves when told to, or slept on."""
-
-    def __init__(self, moment: datetime) -> None:
-        self._moment, self._origin = moment, moment
-
-    def now(self) -> datetime:
-        return self._moment
-
-    def monotonic(self) -> float:
-        return (self._moment - self._origin).total_seconds()
-
-    def sleep(self, seconds: float) -> None:
-        self._moment += timedelta(seconds=max(seconds, 0.001))
-
-    def move(self, moment: datetime) -> None:
-        """Be at `moment`."""
-        self._moment = moment
-
-
-@dataclass
-class Tally:
-    """What became of one task's slots, and what its runs did."""
-
-    slots: int = 0
-    density: str = "every slot"
-    outcomes: Counter[str] = field(default_factory=Counter)
-    counts: Counter[str] = field(default_factory=Counter)
-    chaos: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class Invariant:
-    """A promise, whether it held, and what was counted."""
-
-    name: str
-    held: bool
-    seen: str
 
 
 @dataclass(frozen=True)
@@ -117,8 +77,8 @@ def simulate(
 ) -> Simulated:
     """Run `days` from `start`, which is a midnight; `folder` holds objects and secrets meanwhile.
 
-    What ticks within the minute has each of its slots for `full`, then one an hour; what else has more than a slot an
-    hour has one an hour.
+    What ticks within the minute has each of its slots for `full`, then one tick an hour; what else has more than a slot
+    an hour has one an hour.
     """
     real = SystemClock()
     began = real.monotonic()
@@ -126,30 +86,37 @@ def simulate(
         stack.enter_context(_quiet())
         broker = PostgresBus(server.create_database("bus"))
         stack.callback(broker.stop)
-        settings = settings_module.read(
-            {
-                **home.defaults(folder),
-                **home.DEMO,
-                "DATABASE_URL": server.create_database("simulation"),
-                "PUBSUB_EMULATOR_HOST": f"127.0.0.1:{broker.port}",
-            }
-        )
+        environ = {
+            **home.defaults(folder),
+            **home.DEMO,
+            "DATABASE_URL": server.create_database("simulation"),
+            "PUBSUB_EMULATOR_HOST": f"127.0.0.1:{broker.port}",
+        }
+        settings, clock = settings_module.read(environ), VirtualClock(start)
         bus.declare_topics(broker.port, settings.project, tasks)
         database = Database(settings, "simulation")
         stack.callback(database.close)
         traffic.prepare(database, settings, start, folder / "objects")
-        plane = _Plane(tasks, settings, database, VirtualClock(start), seed, start + full, stack)
+        world = World(settings, database, clock, folder)
+        stack.callback(world.stop)
+        settings = settings_module.read({**environ, **world.environment})
+        plane = _Plane(tasks, settings, database, clock, seed, start + full, stack)
         end = start + timedelta(days=days)
         before = traffic.totals(database)
-        scheduler = Scheduler(plane.simulated, {"function": plane, "job": plane}, plane.clock)
+        scheduler = Scheduler(plane.simulated, {"function": plane, "job": plane}, clock)
         for hour in range(days * 24):
+            if hour % 24 == 0:
+                world.day(plane.random)
             traffic.hour(database, start + hour * HOUR, plane.random)
             scheduler.run(start + (hour + 1) * HOUR)
         plane.settle(end)
-        invariants = traffic.invariants(database, before, tasks, hours=days * 24, now=end)
+        invariants = [
+            *traffic.invariants(database, before, tasks, settings.environ, hours=days * 24, now=end),
+            *world.invariants(plane.tallies),
+        ]
         held = plane.twice == 0
         invariants.append(Invariant("a trigger that comes twice runs once", held, f"{plane.twice} ran twice"))
-        left_out = {n: _left_out(t) for n, t in tasks.items() if n not in plane.simulated}
+        left_out = {n: _left_out(t) for n, t in tasks.items() if n not in plane.tallies}
         return Simulated(plane.tallies, tuple(invariants), left_out, real.monotonic() - began)
 
 
@@ -186,27 +153,31 @@ class _Plane:
     ) -> None:
         self.clock, self.random = clock, random.Random(seed or 0)  # noqa: S311 - mishaps, not secrets
         self.simulated = {n: t for n, t in tasks.items() if t.scheduled and n not in OUTSIDE}
-        self.tallies = {name: Tally() for name in self.simulated}
+        started = {n for task in self.simulated.values() for n in task.starts if n in tasks} - set(OUTSIDE)
+        self.tallies = {n: Tally() for n in tasks if n in {*self.simulated, *started}}
         self.twice = 0
         self._chaos, self._full_until, self._database = seed is not None, full_until, database
         self._fuse: int | None = None
         dead = replace(settings, database_url=f"postgresql://nobody@127.0.0.1:{next(free_ports())}/away")
         self._runners: dict[str, Runner] = {}
         self._away: dict[str, Runner] = {}
-        for name, task in self.simulated.items():
-            entry = load(task.folder)
-            self._runners[name] = entry.runner(settings, VirtualClock(clock.now()))
+        for name, tally in self.tallies.items():
+            entry = load(tasks[name].folder)
+            self._runners[name] = entry.runner(settings, own := VirtualClock(clock.now()), partial(self._start, own))
             self._away[name] = entry.runner(dead, VirtualClock(clock.now()))
             stack.callback(self._runners[name].close)
             stack.callback(self._away[name].close)
-            engine = self._runners[name].database().engine
-            event.listen(engine, "before_cursor_execute", self._burn)
+            event.listen(self._runners[name].database().engine, "before_cursor_execute", self._burn)
+            if name not in self.simulated:
+                tally.density = "when started"
         self._outages = list(self._planned_outages(clock.now()))
         self._frequent = {job.name for job in jobs_of(self.simulated) if _often(job)}
         for job in jobs_of(self.simulated):
             if job.name in self._frequent:
                 self.tallies[job.task.name].density = (
-                    f"every slot for {full_until - clock.now()}, then one an hour" if _ticks(job) else "one an hour"
+                    f"every slot for {full_until - clock.now()}, then one tick an hour"
+                    if _ticks(job)
+                    else "one an hour"
                 )
 
     def _planned_outages(self, start: datetime) -> Iterator[tuple[datetime, datetime]]:
@@ -232,6 +203,8 @@ class _Plane:
         at = max(slot, self.clock.now()) + (
             timedelta(minutes=self.random.randrange(1, 30)) if mishap == "late" else _NOW
         )
+        if isinstance(job.trigger, Every) and slot >= self._full_until:
+            at = max(at, slot + timedelta(seconds=60 - job.trigger.seconds))  # so late that one tick is left
         if any(start <= at < end for start, end in self._outages):
             tally.chaos["away"] += 1
             return self._execute(self._away, job, slot, number, at)
@@ -271,16 +244,21 @@ class _Plane:
             finally:
                 tally.seconds += real.monotonic() - began
                 began = real.monotonic()
-            tally.outcomes[result.outcome.value] += 1
-            if result.outcome is not Outcome.SKIPPED:
-                tally.counts.update(result.counts)
-            if OUTCOMES[result.outcome].alert or result.outcome is Outcome.RETRY:
-                tally.error = result.error
+            tally.add(result)
             if worst is None or OUTCOMES[result.outcome].http >= OUTCOMES[worst].http:
                 worst = result.outcome
         self._fuse = None
         assert worst is not None
         return Attempt(job, slot, number, OUTCOMES[worst].http, {"outcome": worst.value})
+
+    def _start(self, clock: VirtualClock, name: str, request: uuid.UUID) -> None:
+        """What a run starts, at its moment and within it, as on a laptop."""
+        runner = self._runners[name]
+        assert isinstance(runner.clock, VirtualClock)
+        runner.clock.move(clock.now())
+        began = SystemClock().monotonic()
+        self.tallies[name].add(runner.execute(by_hand(request)))
+        self.tallies[name].seconds += SystemClock().monotonic() - began
 
     def _burn(self, *_: Any) -> None:
         """Before each statement of a run that is to be killed."""
