@@ -3,17 +3,28 @@
 from sqlalchemy import Connection, select, text
 
 from shared.errors import ConfigurationError
-from shared.schema import VERSION, environment
+from shared.schema import VERSION, environment, serves
 from shared.settings import Settings
 
 
 def check_version(connection: Connection) -> None:
-    found = connection.execute(text("select version_num from groundskeeper.schema_version")).scalars().all()
-    if list(found) != [VERSION]:
-        raise ConfigurationError(
-            f"the schema groundskeeper is at version {', '.join(found) or 'none'}, this code "
-            f"needs {VERSION}: run `keeper migrate` (or deploy the code that fits)"
-        )
+    """Raises ConfigurationError unless this code fits the schema: its own version, or a newer one that still serves it,
+    as while a deployment replaces the code."""
+    found, says = connection.execute(_VERSION).one()
+    if found == VERSION:
+        return
+    _, promised, oldest = (says or "").partition(serves(found or "", ""))
+    if promised and oldest <= VERSION < found:
+        return
+    raise ConfigurationError(
+        f"the schema groundskeeper is at version {found or 'none'}, this code needs {VERSION}: run `keeper migrate` "
+        "(or deploy the code that fits)"
+    )
+
+
+_VERSION = text("""
+    select (select max(version_num) from groundskeeper.schema_version),
+           obj_description(cast('groundskeeper.schema_version' as regclass), 'pg_class')""")
 
 
 def check_stamp(connection: Connection, settings: Settings) -> None:

@@ -37,8 +37,15 @@ from shared.schema_rooms import query_total as query_total
 from shared.schema_rooms import scan_state as scan_state
 from shared.schema_rooms import secret_rotation as secret_rotation
 
-# The newest migration of the branch `groundskeeper`: code refuses a database at any other.
+# The newest migration of the branch `groundskeeper`: code refuses a database at an older one, and at a newer one that
+# does not say that it serves this code.
 VERSION = "0010"
+
+
+def serves(revision: str, oldest: str) -> str:
+    """The comment of the version table of a schema at `revision` on which code since `oldest` works."""
+    return f"{revision} serves code from {oldest}"
+
 
 # One row a run: unique by task, run key and shard, so that the same slot delivered twice is one run.
 task_run = Table(

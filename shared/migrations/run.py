@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, MetaData, bindparam, column, func, in
 from sqlalchemy.dialects.postgresql import insert
 
 from shared.errors import ConfigurationError
-from shared.schema import SCHEMA, environment
+from shared.schema import SCHEMA, environment, serves
 from shared.schema import metadata as own
 
 LOCK_TIMEOUT = "5s"
@@ -97,7 +97,18 @@ def upgrade(engine: Engine, branch: str) -> list[str]:
             make_schema(connection)
             command.upgrade(configuration(known, connection), "+1")
             done.append(str(_current(connection, known)))
+            _say_whom_it_serves(connection, known, done[-1])
     return done
+
+
+def _say_whom_it_serves(connection: Connection, branch: Branch, revision: str) -> None:
+    """Tell older code whether it may go on here. A revision that takes or changes what older code uses names
+    `oldest_code`, the oldest revision whose code knows better; every other one only adds, and serves all."""
+    script = ScriptDirectory.from_config(configuration(branch))
+    behind = list(script.walk_revisions("base", revision))
+    oldest = max(getattr(one.module, "oldest_code", behind[-1].revision) for one in behind)
+    says = serves(revision, oldest)
+    connection.exec_driver_sql(f"comment on table {SCHEMA}.{branch.version_table} is '{says}'")
 
 
 def downgrade(engine: Engine, branch: str, to: str) -> list[str]:
@@ -120,6 +131,8 @@ def downgrade(engine: Engine, branch: str, to: str) -> list[str]:
             undone.append(at)
             if _current(connection, known) is None:
                 _drop_schema(connection, known)
+            else:
+                _say_whom_it_serves(connection, known, str(_current(connection, known)))
     return undone
 
 

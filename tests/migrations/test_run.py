@@ -1,13 +1,17 @@
 """Migrations: up, down, up again; never half of one; never past what the code knows; equal to the models."""
 
+import ast
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata, render_python_code
 from alembic.autogenerate.api import produce_migrations
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
@@ -16,7 +20,7 @@ from shared import settings as settings_module
 from shared.errors import ConfigurationError
 from shared.migrations import run
 from shared.migrations.draft import only_of
-from shared.schema import VERSION
+from shared.schema import VERSION, serves
 from tests.conftest import NOW
 
 # Everything a table is: columns, constraints, indexes, identities, partitioning; by name, not by position.
@@ -156,6 +160,57 @@ def test_a_database_ahead_of_the_code_is_left_alone(migrated: Engine) -> None:
         run.upgrade(migrated, "groundskeeper")
     with migrated.connect() as connection, pytest.raises(ConfigurationError, match="9999"):
         guard.check_version(connection)
+
+
+def test_older_code_works_on_a_newer_schema_that_says_so_and_on_no_other(
+    migrated: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "VERSION", "0009")
+    with migrated.connect() as connection:
+        guard.check_version(connection)
+        connection.execute(text(f"comment on table groundskeeper.schema_version is '{serves(VERSION, VERSION)}'"))
+        with pytest.raises(ConfigurationError, match="this code needs 0009"):
+            guard.check_version(connection)
+        connection.execute(text("comment on table groundskeeper.schema_version is null"))
+        with pytest.raises(ConfigurationError, match="this code needs 0009"):
+            guard.check_version(connection)
+    monkeypatch.setattr(guard, "VERSION", "0099")
+    with migrated.connect() as connection, pytest.raises(ConfigurationError, match="run `keeper migrate`"):
+        guard.check_version(connection)
+
+
+@pytest.mark.parametrize("branch", run.BRANCHES)
+def test_a_revision_that_names_no_oldest_code_only_adds(empty: Engine, branch: str) -> None:
+    script = ScriptDirectory.from_config(run.configuration(run.BRANCHES[branch]))
+    before: set[tuple[str, ...]] = set()
+    for revision in [one.revision for one in script.walk_revisions()][::-1]:
+        with run._turn(empty) as connection:
+            run.make_schema(connection)
+            command.upgrade(run.configuration(run.BRANCHES[branch], connection), revision)
+        after = set(_anatomy(empty, branch))
+        if not hasattr(script.get_revision(revision).module, "oldest_code"):
+            assert before <= after, f"{revision} takes or changes {sorted(before - after)}: name its oldest_code"
+            old_tables = {row[0] for row in before}
+            wants = [r for r in after - before if r[0] in old_tables and _hinders(r)]
+            assert wants == [], f"{revision} asks more of what older code writes: name its oldest_code"
+        before = after
+
+
+def _hinders(row: tuple[str, ...]) -> bool:
+    """Whether an addition to a table can make a statement fail that worked before."""
+    _, kind, _, what = row
+    required = kind == "column" and what.rstrip().endswith(" t")  # not null, and neither identity nor default
+    return required or kind == "constraint" or (kind == "index" and "UNIQUE" in what)
+
+
+@pytest.mark.parametrize("file", sorted(Path(run.__file__).parent.glob("*/v*.py")), ids=lambda f: f.stem)
+def test_an_index_on_a_table_that_is_there_is_made_while_it_is_written_to(file: Path) -> None:
+    calls = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
+    named = [(ast.unparse(call.func), call) for call in calls]
+    made = {ast.literal_eval(call.args[0]) for name, call in named if name == "op.create_table"}
+    for name, call in named:
+        if name == "op.create_index" and ast.literal_eval(call.args[1]) not in made:
+            assert any(k.arg == "postgresql_concurrently" for k in call.keywords), ast.unparse(call)
 
 
 def test_unknown_branches_and_targets_are_refused_by_name(migrated: Engine) -> None:
