@@ -8,7 +8,7 @@ from markupsafe import Markup, escape
 from shared.console.ledger import PARTS
 
 _WIDTH, _HEIGHT = 96, 24
-_PART, _ROW, _NAMES = 5, 14, 140
+_PART, _ROW, _NAMES, _HOURS = 5, 14, 140, 14
 
 
 def sparkline(seconds: Sequence[float], label: str) -> Markup:
@@ -29,14 +29,23 @@ def timeline(tasks: Iterable[str], day: Mapping[str, Mapping[int, tuple[str, int
     names = [name for name in tasks if name in day]
     width, height = _NAMES + PARTS * _PART, len(names) * _ROW
     hours = Markup().join(
-        Markup('<line x1="{x}" x2="{x}" y1="0" y2="{h}" class="hour"/>').format(x=x, h=height)
-        for x in range(_NAMES, width + 1, PARTS * _PART // 24 * 3)
+        Markup(
+            '<line x1="{x}" x2="{x}" y1="0" y2="{h}" class="hour"/>'
+            '<text x="{x}" y="{y}" text-anchor="{anchor}">{ago}</text>'
+        ).format(
+            x=_NAMES + (24 - ago) * PARTS * _PART // 24,
+            h=height,
+            y=height + _HOURS - 4,
+            anchor="middle" if ago else "end",
+            ago=f"{ago} h ago" if ago else "now",
+        )
+        for ago in range(24, -1, -3)
     )
     rows = Markup().join(_row(i, name, day[name]) for i, name in enumerate(names))
     return Markup(
         '<svg class="timeline" viewBox="0 0 {w} {h}" role="img"'
         ' aria-label="Runs of the last 24 hours, a row a task">{hours}{rows}</svg>'
-    ).format(w=width, h=max(height, 1), hours=hours, rows=rows)
+    ).format(w=width, h=height + _HOURS, hours=hours, rows=rows)
 
 
 def _row(number: int, name: str, parts: Mapping[int, tuple[str, int]]) -> Markup:

@@ -29,6 +29,8 @@ class Line:
     counts: str
     spark: Markup
     paused: str | None
+    error: str | None
+    """What the run said that tells the state."""
 
     @property
     def wrong(self) -> bool:
@@ -114,6 +116,7 @@ def _line(
         counts(last.counts) if last else "",
         charts.sparkline(seconds, f"durations of the last {len(seconds)} runs of {task.name}"),
         paused,
+        telling.error if telling else None,
     )
 
 

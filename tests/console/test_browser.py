@@ -5,21 +5,24 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
 from sqlalchemy import text
 
-from shared import plans
-from shared.clock import SystemClock
+from shared.clock import SystemClock, rfc3339
 from shared.database import Database
+from shared.laptop.firebase import DEMO_OPERATOR, DEMO_PASSWORD, VARIABLE, FirebaseAuth
 from shared.laptop.functions import Functions, OneProcess
 from shared.laptop.ports import free_ports
 from shared.manifest import ROOT, Cron, Every, load_all
 from shared.platform import demo
 from shared.schedule import last_slot
+from shared.secrets import LocalSecrets
 from shared.settings import Settings
 from tests import node
 from tests.parts import missing
@@ -66,54 +69,54 @@ def _history(database: Database) -> None:
 
 
 @pytest.fixture
-def base(db: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    """The console and db_cleanup behind one address, on demo data."""
+def firebase(settings: Settings) -> Iterator[FirebaseAuth]:
+    double = FirebaseAuth(settings.project, SystemClock())
+    double.users.add(DEMO_OPERATOR, DEMO_PASSWORD, uid="op", operator=True)
+    yield double
+    double.stop()
+
+
+@pytest.fixture
+def base(
+    db: Database, settings: Settings, firebase: FirebaseAuth, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[str]:
+    """The console and what it starts behind one address, on demo data, with an approval of a rotation that waits."""
     demo.seed(db.engine, NOW)
     _history(db)
     functions = Functions(port=next(free_ports()))
-    tasks = {name: load_all()[name] for name in ("dashboard", "db_cleanup")}
+    tasks = {name: load_all()[name] for name in ("dashboard", "db_cleanup", "restore_run", "rotate_secrets")}
+    LocalSecrets(tmp_path / "secrets").add("internal-api-token", "of last month")
     variables = dict(settings.environ) | {
-        f"KEEPER_TARGET_{name.upper()}": functions.url(task) for name, task in tasks.items()
+        **{f"KEEPER_TARGET_{name.upper()}": functions.url(task) for name, task in tasks.items()},
+        "KEEPER_SECRETS": str(tmp_path / "secrets"),
+        "KEEPER_OPERATORS": DEMO_OPERATOR,
+        "CONSOLE_SIGN_IN": "always",
+        "CONSOLE_IDENTITY_ENDPOINT": f"http://{firebase.host}/identitytoolkit.googleapis.com",
+        "FIREBASE_API_KEY": "web-key",
+        VARIABLE: firebase.host,
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     functions.serve(tasks, OneProcess())
+    slot = {"X-CloudScheduler-ScheduleTime": rfc3339(NOW.replace(day=1, hour=0, minute=0, second=0, microsecond=0))}
+    asked = requests.post(functions.url(tasks["rotate_secrets"]), json={}, headers=slot, timeout=60).json()
+    assert asked["outcome"] == "waiting", asked
     yield functions.base
     functions.stop()
 
 
-def _ask(db: Database, base: str) -> None:
-    """An approval that waits, of a plan that db_cleanup makes."""
-    import requests
-
-    with db.transaction() as connection:
-        asked = plans.request_run(
-            connection, task="db_cleanup", actor="scheduler", why="the night", planning=True, now=SystemClock().now()
-        )
-    requests.post(f"{base}/db-cleanup", json={"run_request": str(asked)}, timeout=60)
-    with db.transaction() as connection:
-        plan = connection.execute(text("select plan_hash from groundskeeper.plan")).scalar_one()
-        plans.ask(
-            connection,
-            task="db_cleanup",
-            plan_hash=plan,
-            by="scheduler",
-            reason="above the cap",
-            now=SystemClock().now(),
-        )
-
-
 @pytest.mark.full
 @pytest.mark.alone
-def test_the_console_in_a_browser(base: str, db: Database, tmp_path: Path) -> None:
+def test_the_console_in_a_browser(
+    base: str, firebase: FirebaseAuth, rows: Callable[..., list[Any]], tmp_path: Path
+) -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         missing("Chromium", "install chromium")
-    _ask(db, base)
     folder = Path(os.environ.get("CONSOLE_SCREENSHOTS") or tmp_path)
     modules = node.installed("images/lighthouse")
     done = subprocess.run(
-        ["node", str(DRIVE), str(modules), chromium, base, str(folder)],
+        ["node", str(DRIVE), str(modules), chromium, base, str(folder), DEMO_OPERATOR, DEMO_PASSWORD],
         cwd=ROOT, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -121,13 +124,27 @@ def test_the_console_in_a_browser(base: str, db: Database, tmp_path: Path) -> No
     assert found["violations"] == []
     assert found["said"] == []
     assert found["strangers"] == []
+    sign_in = f"http://{firebase.host}/identitytoolkit.googleapis.com/v1/accounts:signInWithPassword?key=web-key"
+    assert found["door"] == [sign_in]
+    assert DEMO_OPERATOR in found["signed_in"]
     assert found["steps"] == [
         "db_cleanup planned",
         "db_cleanup ok",
+        "Bring back what this run of db_cleanup deleted?",
+        "restore_run ok",
         "Everything is paused",
-        found["steps"][3],
-        found["steps"][4],
+        found["steps"][5],  # resumed: how many tasks need a look
+        "rotate_secrets ok",
+        "Not found",
     ]
+    restored = rows("select counts from groundskeeper.task_run where task = 'restore_run'")[0].counts
+    assert restored["restored"] == restored["archived"] > 0
+    assert [r.step for r in rows("select step from groundskeeper.secret_rotation")] == ["promoted"]
+    acted = rows(
+        "select actor, action from groundskeeper.operator_audit where at > :began order by audit_id", began=NOW
+    )
+    assert {r.actor for r in acted} == {DEMO_OPERATOR}
+    assert {"run", "restore", "pause", "resume", "approve"} <= {r.action for r in acted}
     assert found["without"] == len(load_all()) - 1
     assert found["first_stop"] == "Skip to the content"
     assert min(found["scores"].values()) >= 95, found["scores"]
