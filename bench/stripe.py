@@ -9,15 +9,15 @@ import tempfile
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 import requests
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from bench.measure import Ratio, Series, report
 from shared import manifest, plans
@@ -113,16 +113,28 @@ class _Bench:
             runner.close()
 
 
-def _listing(count: int, *, different: int) -> Listing:
-    """What Stripe would say of `accounts(count)`, all but `different` of it as it is here."""
-    standings = {}
-    for n in range(1, count + 1):
-        pays = (n % 2 == 0) != (n <= different)
-        subscription = f"sub_{n}"
-        rank = f"{int(pays)}{2 if pays else 0:02d}{1_700_000_000 + n:011d}{subscription}"
-        tier, given = ("pro", subscription) if pays else ("free", None)
-        standings[f"cus_{n}"] = Standing(rank, tier, given, "active" if pays else "canceled")
-    return Listing(standings, count)
+def _pages(count: int, *, different: int) -> Iterator[list[tuple[str, Standing]]]:
+    """What Stripe would say of `accounts(count)`, 100 at a time, all but `different` of it as it is here."""
+    for first in range(1, count + 1, 100):
+        yield [_standing(n, pays=(n % 2 == 0) != (n <= different)) for n in range(first, min(first + 100, count + 1))]
+
+
+def _standing(n: int, *, pays: bool) -> tuple[str, Standing]:
+    subscription = f"sub_{n}"
+    rank = f"{int(pays)}{2 if pays else 0:02d}{1_700_000_000 + n:011d}{subscription}"
+    tier, given = ("pro", subscription) if pays else ("free", None)
+    return f"cus_{n}", Standing(rank, tier, given, "active" if pays else "canceled")
+
+
+@contextmanager
+def _listed(bench: _Bench, count: int, *, different: int) -> Iterator[Listing]:
+    """Those pages, taken in as the sweep takes them in."""
+    with bench.database.autocommit() as connection:
+        connection.exec_driver_sql(sweep.TABLES)
+        listing = Listing(connection)
+        for page in _pages(count, different=different):
+            listing.add(page)
+        yield listing
 
 
 def _timed(work: Callable[[], Any]) -> float:
@@ -134,25 +146,38 @@ def _timed(work: Callable[[], Any]) -> float:
 def _diff(bench: _Bench, series: list[Series], ratios: dict[str, Ratio]) -> None:
     for count in _USERS:
         bench.accounts(count)
-        listing = _listing(count, different=50)
-
-        def once(connection: Connection, listing: Listing = listing) -> None:
-            assert len(sweep.drift(connection, listing).changes) == 50
-
-        seconds = []
-        with bench.database.transaction(read_only=True) as connection:
-            once(connection)
-            seconds = [_timed(lambda: once(connection)) for _ in range(_ROUNDS)]
-        series.append(Series(f"diff of {count:,} accounts, 50 differ", "users/s", tuple(count / s for s in seconds)))
+        begun = time.perf_counter()
+        with _listed(bench, count, different=50) as listing:
+            took = time.perf_counter() - begun
+            series.append(Series(f"listing of {count:,} customers, without Stripe", "customers/s", (count / took,)))
+            seconds = []
+            for _ in range(_ROUNDS + 1):
+                listing.connection.exec_driver_sql("truncate swept")
+                begun = time.perf_counter()
+                listing.finish()
+                found = sweep.drift(listing)
+                seconds.append(time.perf_counter() - begun)
+                assert len(found.changes) == 50
+        rates = tuple(count / s for s in seconds[1:])
+        series.append(Series(f"diff of {count:,} accounts, 50 differ", "users/s", rates))
         if count == 100_000:
             ratios["diff: users a second, in millions"] = Ratio(series[-1].median / 1e6, 0.5, least=True)
+    peaks = [_peak(bench, count) for count in _USERS[:2]]
+    for count, peak in zip(_USERS[:2], peaks, strict=True):
+        series.append(Series(f"memory of a listing and diff of {count:,} customers", "MiB", (peak,)))
+    ratios[f"memory: {_USERS[1]:,} customers over {_USERS[0]:,}"] = Ratio(peaks[1] / peaks[0], 1.2)
+
+
+def _peak(bench: _Bench, count: int) -> float:
+    """The most memory in use at once, in MiB; nothing differs."""
+    bench.accounts(count)
     tracemalloc.start()
-    kept = _listing(100_000, different=0)
-    series.append(
-        Series("memory of a listing of 100,000 customers", "MiB", (tracemalloc.get_traced_memory()[0] / 2**20,))
-    )
+    with _listed(bench, count, different=0) as listing:
+        listing.finish()
+        assert not sweep.drift(listing).changes
+    peak = tracemalloc.get_traced_memory()[1] / 2**20
     tracemalloc.stop()
-    del kept
+    return peak
 
 
 def _calls(bench: _Bench, series: list[Series], ratios: dict[str, Ratio]) -> None:

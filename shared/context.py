@@ -198,6 +198,16 @@ class Context:
         ) as connection:
             yield connection
 
+    @contextmanager
+    def scratch(self, tables: str, *, statement_timeout_ms: int = 600_000) -> Iterator[Connection]:
+        """A connection outside transactions with temporary `tables` (SQL that makes them). All else it can only read,
+        so that a plan may use it as well."""
+        timeout = self._limited(statement_timeout_ms)
+        with self._database.autocommit(statement_timeout_ms=timeout, name=self._name) as connection:
+            connection.exec_driver_sql(tables)
+            connection.exec_driver_sql("set default_transaction_read_only = on")
+            yield connection
+
     def program_environment(self, folder: Path) -> dict[str, str]:
         """Variables with which pg_dump and its like reach the run's database; see `Database`."""
         return self._database.program_environment(folder)

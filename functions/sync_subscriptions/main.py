@@ -25,16 +25,15 @@ def run(ctx: Context, params: Params) -> dict[str, int]:
     stripe = Stripe(ctx, params.emulator)
     with ctx.read() as connection:
         before = sweep.generation(connection)
-    listing = sweep.listed(ctx, stripe, params.tiers)
-    with ctx.read() as connection:
-        sweep.check(connection, listing, most_missing_percent=params.most_missing_percent)
-    strays = sweep.strays(ctx, stripe, listing, most=params.most_lookups)
-    with ctx.read() as connection:
-        drift = sweep.drift(connection, listing)
+    with sweep.listed(ctx, stripe, params.tiers) as listing:
+        subscriptions, customers = listing.finish()
+        sweep.check(listing, most_missing_percent=params.most_missing_percent)
+        strays = sweep.strays(ctx, stripe, listing, most=params.most_lookups)
+        drift = sweep.drift(listing)
     failures = repair.failures(ctx)
     for name, count in (
-        ("subscriptions", listing.subscriptions),
-        ("customers", len(listing.standings)),
+        ("subscriptions", subscriptions),
+        ("customers", customers),
         ("accounts", drift.accounts),
         ("drift", len(drift.changes) + len(strays.found)),
         ("strays", strays.all),
@@ -43,7 +42,7 @@ def run(ctx: Context, params: Params) -> dict[str, int]:
     ):
         ctx.counts = {**ctx.counts, name: count}  # an attempt that goes on after a kill counts them anew
     ctx.authorize(repair.plan_of(drift, strays.found, len(failures)))
-    work = repair.Repair(ctx, stripe, params.tiers, listing.standings, before)
+    work = repair.Repair(ctx, stripe, params.tiers, drift.standings, before)
     work.note_grants()
     work.apply(drift.changes)
     work.link(strays)

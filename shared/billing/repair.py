@@ -44,7 +44,8 @@ class Repair:
     def __init__(
         self, ctx: Context, stripe: Stripe, rules: Rules, standings: Mapping[str, Standing], generation: int
     ) -> None:
-        """`generation`: what was written before the listing began."""
+        """`standings`: of the customers of all accounts that differ; `generation`: what was written before the listing
+        began."""
         self._ctx, self._stripe, self._rules = ctx, stripe, rules
         self._standings, self._generation = standings, generation
         self.failed: list[str] = []
@@ -73,7 +74,10 @@ class Repair:
             with self._ctx.begin() as connection:
                 profile = accounts.locked(connection, account_id)
                 customers = tuple(accounts.customers_of(connection, account_id))
-                newer = any((one.generation or 0) > self._generation for one in customers)
+                newer = any(
+                    (one.generation or 0) > self._generation or one.customer_id not in self._standings
+                    for one in customers
+                )
                 if profile is None or newer or is_erased(self._ctx, connection, account_id):
                     self._ctx.count("settled_meanwhile")
                     return

@@ -1,10 +1,12 @@
 """The nightly look at all of Stripe: every subscription there against every account here, and what differs.
 
-The listing is fetched outside transactions and boiled down to one line a customer; one statement then finds the
-accounts that differ. Where the listing would lower an account it is never enough: that customer is asked about again.
+The listing goes page by page into a temporary table, so that memory is the same however many subscriptions there are
+and no transaction is open while Stripe answers; one statement then finds the accounts that differ. Where the listing
+would lower an account it is never enough: that customer is asked about again.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -13,17 +15,10 @@ from sqlalchemy import Connection, text
 from shared import erasure
 from shared.billing.accounts import ACCOUNT_ID, Change, Customer, Link, Profile, decided
 from shared.billing.client import Stripe
-from shared.billing.tiers import Rules, Standing, Subscription, better, standing
+from shared.billing.tiers import NOTHING, RANK_HEAD, TIERS, Rules, Standing, better, standing
 from shared.context import Context
+from shared.copying import copy, escaped
 from shared.errors import Refused
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What Stripe has: each customer's standing, and how many subscriptions that took."""
-
-    standings: Mapping[str, Standing]
-    subscriptions: int
 
 
 @dataclass(frozen=True)
@@ -40,6 +35,7 @@ class Drift:
 
     changes: tuple[Change, ...]
     unknown: tuple[str, ...]
+    standings: Mapping[str, Standing]  # of every customer of the accounts that were looked at
     accounts: int  # with a customer
     granted: int  # pro by a manual grant
 
@@ -51,23 +47,67 @@ class Drift:
         )
 
 
-def listed(ctx: Context, stripe: Stripe, rules: Rules) -> Listing:
+# One line a subscription, then one a customer. Joins are by hashes in memory; the default would spill them to files.
+TABLES = """
+    create temporary table listed (customer_id text, rank text collate "C", cause text, unknown text);
+    create temporary table swept (customer_id text, rank text collate "C", subscription_id text);
+    set work_mem = '128MB'"""
+
+_SWEEP = text(f"""
+    insert into swept (customer_id, rank, subscription_id)
+    select customer_id, max(rank), case when max(rank) >= '1' then substr(max(rank), {RANK_HEAD + 1}) end
+      from listed
+     group by customer_id""")
+
+_COUNTS = text("select (select count(*) from listed), (select count(*) from swept)")
+
+_STANDINGS = text("""
+    select customer_id, rank, cause, unknown from listed where customer_id = any(cast(:customers as text[]))""")
+
+
+class Listing:
+    """What Stripe has, in the temporary tables of `connection`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def add(self, page: Iterable[tuple[str, Standing]]) -> None:
+        """Take in customers with what one subscription of each gives."""
+        fields = ((customer, one.rank, one.cause, one.unknown) for customer, one in page)
+        copy(
+            self.connection,
+            "listed",
+            "customer_id, rank, cause, unknown",
+            ("\t".join(map(escaped, row)) + "\n" for row in fields),
+        )
+
+    def finish(self) -> tuple[int, int]:
+        """Boil it down, once; how many subscriptions and how many customers there are."""
+        self.connection.execute(_SWEEP)
+        subscriptions, customers = self.connection.execute(_COUNTS).one()
+        return int(subscriptions), int(customers)
+
+    def standings(self, customers: Sequence[str]) -> dict[str, Standing]:
+        """What the subscriptions of each of `customers` give together."""
+        found = dict.fromkeys(customers, NOTHING)
+        for customer, rank, cause, unknown in self.connection.execute(_STANDINGS, {"customers": list(customers)}):
+            tier = TIERS[int(rank[0])]
+            one = Standing(rank, tier, rank[RANK_HEAD:] if tier != TIERS[0] else None, cause, unknown)
+            found[customer] = better(found[customer], one)
+        return found
+
+
+@contextmanager
+def listed(ctx: Context, stripe: Stripe, rules: Rules) -> Iterator[Listing]:
     """Fetch and judge every subscription. Raises Retry where the listing breaks off, Refused for the other mode."""
-    standings: dict[str, Standing] = {}
-    seen = 0
-    for page in stripe.pages():
-        ctx.check()
-        for one in page:
-            _add(standings, one, rules, ctx.now)
-        seen += len(page)
-        ctx.progress(seen, None)
-    return Listing(standings, seen)
-
-
-def _add(standings: dict[str, Standing], one: Subscription, rules: Rules, now: datetime) -> None:
-    judged = standing((one,), rules, now)
-    before = standings.get(one.customer_id)
-    standings[one.customer_id] = better(before, judged) if before else judged
+    with ctx.scratch(TABLES) as connection:
+        listing, seen = Listing(connection), 0
+        for page in stripe.pages():
+            ctx.check()
+            listing.add((one.customer_id, standing((one,), rules, ctx.now)) for one in page)
+            seen += len(page)
+            ctx.progress(seen, None)
+        yield listing
 
 
 _BEGIN = text("select coalesce(max(generation), 0) from groundskeeper.billing_customer")
@@ -77,16 +117,6 @@ def generation(connection: Connection) -> int:
     """What was written until now; whatever is written later was fetched later than the listing."""
     return int(connection.execute(_BEGIN).scalar_one())
 
-
-# One text a column instead of a bound array: the server takes it apart in a tenth of the time.
-_SWEPT = """
-    swept as (
-        select customer_id, nullif(subscription_id, '') as subscription_id
-          from unnest(string_to_array(:customers, ','), string_to_array(:subscriptions, ','))
-            as s (customer_id, subscription_id))"""
-
-# The listing is joined by hashes in memory; the default would spill it to files.
-_MEMORY = text("set local work_mem = '128MB'")
 
 _LINK = """
     link as (
@@ -100,8 +130,7 @@ _LINK = """
          where b.account_id is not null
            and not exists (select 1 from user_profile p where p.stripe_customer_id = b.customer_id))"""
 
-_KNOWN = text(f"""
-    with {_SWEPT}
+_KNOWN = text("""
     select count(*), count(*) filter (where s.customer_id is null)
       from user_profile p
       left join swept s on s.customer_id = p.stripe_customer_id
@@ -110,12 +139,14 @@ _KNOWN = text(f"""
 
 # Who pays is looked for every night, since the account may come into being later; who does not, once.
 _NOBODYS = text(f"""
-    with {_SWEPT}, {_LINK}
-    select s.customer_id
+    with {_LINK}
+    select s.customer_id, s.subscription_id is not null, count(*) over ()
       from swept s
       left join groundskeeper.billing_customer b on b.customer_id = s.customer_id
      where (s.subscription_id is not null or b.asked_at is null)
-       and not exists (select 1 from link l where l.customer_id = s.customer_id)""")
+       and not exists (select 1 from link l where l.customer_id = s.customer_id)
+     order by s.rank desc
+     limit :most""")
 
 _LOOKED = text("""
     insert into groundskeeper.billing_customer (customer_id, asked_at)
@@ -125,8 +156,8 @@ _LOOKED = text("""
 
 # An account with one customer is compared here, one with several (also a customer somebody else's profile has by now)
 # by `decided`, which tells for all of them in the end.
-_DIFFERING = text(f"""
-    with {_SWEPT}, several as (
+_DIFFERING = text("""
+    with several as (
         select b.account_id
           from groundskeeper.billing_customer b
          where b.account_id is not null
@@ -153,18 +184,12 @@ _CUSTOMERS = text(f"""
     select account_id, customer_id, linked_at from link where account_id = any(cast(:accounts as text[]))""")
 
 
-def _binds(listing: Listing) -> dict[str, str]:
-    subscriptions = ",".join(row.subscription_id or "" for row in listing.standings.values())
-    return {"customers": ",".join(listing.standings), "subscriptions": subscriptions}
-
-
-def check(connection: Connection, listing: Listing, *, most_missing_percent: int) -> None:
+def check(listing: Listing, *, most_missing_percent: int) -> None:
     """Raises Refused for a listing that cannot be this platform's: empty, or without many whom we know to subscribe.
 
     Stripe lists ended subscriptions too, and those of deleted customers: nobody who ever subscribed is missing there.
     """
-    connection.execute(_MEMORY)
-    known, missing = connection.execute(_KNOWN, _binds(listing)).one()
+    known, missing = listing.connection.execute(_KNOWN).one()
     if missing and (missing == known or missing > max(2, known * most_missing_percent // 100)):
         raise Refused(
             f"of {known} accounts with a subscription Stripe's listing lacks {missing}: is stripe-api-key of the right "
@@ -186,11 +211,9 @@ def strays(ctx: Context, stripe: Stripe, listing: Listing, *, most: int) -> Stra
 
     At most `most` are looked for; the rest next time.
     """
-    with ctx.read() as connection:
-        connection.execute(_MEMORY)
-        nobodys = list(connection.execute(_NOBODYS, _binds(listing)).scalars())
-    nobodys.sort(key=lambda customer_id: listing.standings[customer_id].rank, reverse=True)
-    looked = tuple(nobodys[:most])
+    nobodys = listing.connection.execute(_NOBODYS, {"most": most}).all()
+    paying = {customer_id for customer_id, pays, _ in nobodys if pays}
+    looked = tuple(customer_id for customer_id, _, _ in nobodys)
     found = []
     for customer_id in looked:
         named = [pair for pair in stripe.references(customer_id) if ACCOUNT_ID.fullmatch(pair[0])]
@@ -200,9 +223,11 @@ def strays(ctx: Context, stripe: Stripe, listing: Listing, *, most: int) -> Stra
     with ctx.read() as connection:
         erased = erasure.seen(ctx, connection, {one.link.account_id for one in found})
     for one in found:
-        if one.link.account_id in erased and listing.standings[one.customer_id].subscription_id is not None:
+        if one.link.account_id in erased and one.customer_id in paying:
             ctx.log.warning("somebody pays for an erased account: end it at Stripe", customer=one.customer_id)
-    return Strays(looked, tuple(one for one in found if one.link.account_id not in erased), len(nobodys))
+    return Strays(
+        looked, tuple(one for one in found if one.link.account_id not in erased), nobodys[0][2] if nobodys else 0
+    )
 
 
 def remember_looking(connection: Connection, strays: Strays, now: datetime) -> None:
@@ -210,20 +235,20 @@ def remember_looking(connection: Connection, strays: Strays, now: datetime) -> N
     connection.execute(_LOOKED, {"customers": list(strays.looked), "now": now})
 
 
-def drift(connection: Connection, listing: Listing) -> Drift:
-    """Where the accounts differ from the listing; a statement to find them, and one for their customers."""
-    connection.execute(_MEMORY)
-    rows = connection.execute(_DIFFERING, _binds(listing)).all()
-    customers = _customers(connection, [row.account_id for row in rows])
+def drift(listing: Listing) -> Drift:
+    """Where the accounts differ from the listing: a statement to find them, two for their customers."""
+    rows = listing.connection.execute(_DIFFERING).all()
+    customers = _customers(listing.connection, [row.account_id for row in rows])
+    standings = listing.standings([one.customer_id for theirs in customers.values() for one in theirs])
     changes, unknown = [], []
     for row in rows:
         profile = Profile(row.account_id, row.tier, row.stripe_customer_id, row.stripe_subscription_id)
-        change, why = decided(profile, customers.get(row.account_id, ()), listing.standings, row.granted)
+        change, why = decided(profile, customers.get(row.account_id, ()), standings, row.granted)
         if why is not None:
             unknown.append(f"account {row.account_id}: no verdict on {why}")
         elif change.before != change.after:
             changes.append(change)
-    return Drift(tuple(changes), tuple(unknown), *connection.execute(_TOTALS).one())
+    return Drift(tuple(changes), tuple(unknown), standings, *listing.connection.execute(_TOTALS).one())
 
 
 def _customers(connection: Connection, accounts: list[str]) -> dict[str, tuple[Customer, ...]]:

@@ -58,8 +58,14 @@ class Subscription:
     whole: bool = True  # all of its items were listed
 
 
+RANK_HEAD = 14
+
+
 class Standing(NamedTuple):
-    """What subscriptions give together. The greater `rank` (as text, in code point order) is the better one."""
+    """What subscriptions give together. The greater `rank` (as text, in code point order) is the better one.
+
+    A rank is the tier's number, RANK_HEAD characters in all of what counts besides, and the subscription's id.
+    """
 
     rank: str
     tier: str

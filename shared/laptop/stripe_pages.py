@@ -8,7 +8,7 @@ from shared.laptop import stripe_objects as make
 from shared.laptop.stripe_store import NoSuch, NotPossible, Store
 
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Stripe double</title>
-<body style="font-family: sans-serif; max-width: 60rem; margin: 2rem auto"><h1>Stripe double</h1>{}</body></html>"""
+<body style="font-family: sans-serif; max-width: 60rem; margin: 2rem auto"><main><h1>Stripe double</h1>{}</main></body></html>"""
 _FATES = ("renew, paid", "renew, unpaid", "cancel")
 
 
@@ -72,7 +72,7 @@ def _all(store: Store) -> str:
         '<form method="post" action="/subscribe"><label>Account <input name="account" required></label> '
         f'<select name="price" aria-label="Price">{prices}</select> <button>Begin Checkout</button></form>'
     )
-    return f"{begin}<table><tr><th>subscription<th>customer<th>status<th></tr>{''.join(rows)}</table>"
+    return f"{begin}<table><tr><th>subscription<th>customer<th>status<th>what may befall it</tr>{''.join(rows)}</table>"
 
 
 def _page(body: str, status: int = 200) -> Response:

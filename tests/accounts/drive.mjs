@@ -1,10 +1,10 @@
-// Deletes an account in a real Chromium, as its owner would: node drive.mjs NODE_MODULES CHROMIUM BASE EMAIL PASSWORD.
-// Prints one JSON document.
+// Deletes an account in a real Chromium, as its owner would:
+// node drive.mjs NODE_MODULES CHROMIUM BASE EMAIL PASSWORD [SCREENSHOT]. Prints one JSON document.
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
-const [modules, chromium, base, email, password] = process.argv.slice(2);
+const [modules, chromium, base, email, password, screenshot] = process.argv.slice(2);
 const require = createRequire(join(modules, "x.js"));
 const puppeteer = require("puppeteer-core");
 const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
@@ -38,9 +38,11 @@ try {
   found.errors = []; // the refusal of a wrong password is one for Chromium
   await page.$eval("#said", (said) => (said.textContent = ""));
   found.right = await send(password);
+  found.form = await page.$eval("#sign-in", (form) => form.checkVisibility());
   found.number = await page.$eval("#number", (number) => number.textContent);
   found.counts = await page.$$eval("#counts tr", (rows) => rows.map((row) => [...row.cells].map((c) => c.textContent)));
   found.remains = await page.$$eval("#remains li", (items) => items.length);
+  if (screenshot) await page.screenshot({ path: screenshot });
   await look();
 } finally {
   await browser.close();

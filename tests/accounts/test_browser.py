@@ -28,7 +28,7 @@ def clock() -> ManualClock:
     return ManualClock(SystemClock().now())  # the browser's and the functions' clock is the machine's
 
 
-def _built(folder: Path) -> Path:
+def built(folder: Path) -> Path:
     """The site's build, on the packages of its lock file."""
     copy = folder / "hosting"
     shutil.copytree(ROOT / "hosting", copy, ignore=shutil.ignore_patterns("node_modules", "dist", ".*"))
@@ -54,7 +54,7 @@ def test_people_delete_their_account_in_a_browser(
     functions = Functions(port=next(free_ports()))
     functions.serve({"delete_account": load_all()["delete_account"]}, OneProcess())
     site = Site(
-        functions.base, project=PROJECT, firebase=world.firebase.host, dist=_built(tmp_path), port=next(free_ports())
+        functions.base, project=PROJECT, firebase=world.firebase.host, dist=built(tmp_path), port=next(free_ports())
     )
     try:
         ended = subprocess.run(
@@ -67,7 +67,7 @@ def test_people_delete_their_account_in_a_browser(
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
     assert found["wrong"] == "E-mail and password do not match."
-    assert found["right"] == "Your account is deleted."
+    assert (found["right"], found["form"]) == ("Your account is deleted.", False)
     assert (found["errors"], found["violations"]) == ([], [])
     assert len(found["number"]) == 36
     assert ["endpoints", "2", "0"] in found["counts"]

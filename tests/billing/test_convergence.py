@@ -174,7 +174,7 @@ def crowd(world: World, random: Random, count: int) -> None:
         if random.random() < 0.1:  # while things go on
             happen(world, ("deliver", random.randrange(10 * count)))
     about = [event for event in world.events if not event["type"].startswith("customer.c")]
-    for event in random.choices(about, k=int(len(about) * random.uniform(0, 0.5))):
+    for event in random.choices(about, k=int(len(about) * random.uniform(0, 0.4))):
         assert world.deliver(event).outcome is Outcome.OK
     converged(world, accounts, most_lookups=10 * count)
 
