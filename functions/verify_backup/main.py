@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from shared.backup import drill, programs, shelf
 from shared.backup.dump import stamp_of
 from shared.backup.manifest import Manifest
+from shared.backup.temporary import Instances, Place, Temporary, authorized
 from shared.backup.throwaway import Embedded, Throwaway, workplace
 from shared.errors import Unavailable
 from shared.objects import Objects
@@ -27,11 +28,13 @@ class Params:
     again: bool
     fresh_hours: int
     embedded_up_to_gb: int
+    drill: Place
 
 
 def run(ctx: Context, params: Params) -> dict[str, int]:
     with ctx.begin():  # a run that only plans ends here
         pass
+    elsewhere = _elsewhere(ctx, params.drill)
     store = ctx.place(shelf.location(ctx.settings, params.bucket))
     if params.backup:
         manifest = shelf.read(store, params.backup)
@@ -46,7 +49,7 @@ def run(ctx: Context, params: Params) -> dict[str, int]:
     if known is not None and not params.again:
         return {"verified_before": 1}
     drill.check(store, manifest, stamp)
-    recovery_s = _drill(ctx, store, manifest, params.embedded_up_to_gb)
+    recovery_s = _drill(ctx, store, manifest, _server(ctx, manifest, params.embedded_up_to_gb, elsewhere))
     with ctx.begin() as connection:
         proven = {"taken_at": manifest.taken_at, "verified_at": ctx.clock.now(), "recovery_s": recovery_s}
         connection.execute(
@@ -63,17 +66,34 @@ def run(ctx: Context, params: Params) -> dict[str, int]:
     return ctx.counts
 
 
-def _drill(ctx: Context, store: Objects, manifest: Manifest, most_gb: int) -> int:
-    """Restore and compare; the seconds it took."""
+def _elsewhere(ctx: Context, place: Place) -> Instances | None:
+    """Where temporary instances may be made, if anywhere; those that killed drills left there are gone."""
+    if not place.project:
+        return None
+    made = Instances(place, ctx.settings.project, session=authorized(), check=ctx.check, sleep=ctx.clock.sleep)
+    for name in made.sweep():
+        ctx.log.warning("deleted an instance that a killed drill left", instance=name)
+    return made
+
+
+def _server(ctx: Context, manifest: Manifest, most_gb: int, elsewhere: Instances | None) -> Throwaway:
     around = manifest.surroundings
-    if around.bytes > most_gb << 30:
+    if around.bytes <= most_gb << 30:
+        return Embedded(programs.programs(around.server_version // 10_000))
+    if elsewhere is None:
         raise Unavailable(
             f"the database of backup {manifest.name} takes {around.bytes >> 30} GB, more than a throwaway server in "
-            f"memory may hold (embedded_up_to_gb: {most_gb}): give the job more memory, or see docs/backups.md"
+            f"memory may hold (embedded_up_to_gb: {most_gb}): give the job more memory, or a project for temporary "
+            "instances (DRILL_PROJECT), see docs/backups.md"
         )
+    return Temporary(elsewhere, f"keeper-drill-{str(ctx.run_id)[:8]}-{ctx.attempt}")
+
+
+def _drill(ctx: Context, store: Objects, manifest: Manifest, server: Throwaway) -> int:
+    """Restore and compare; the seconds it took."""
+    around = manifest.surroundings
     found = programs.programs(around.server_version // 10_000)
     began = ctx.clock.monotonic()
-    server: Throwaway = Embedded(found)
     with workplace() as folder:
         dump = drill.fetch(store, manifest, folder, each=lambda done: _tell(ctx, done, manifest.dump.bytes))
         with server(around, folder) as target:

@@ -6,12 +6,12 @@ not survive a power cut and need not: nothing in it exists nowhere else. Product
 
 import fcntl
 import os
+import select
 import shutil
 import signal
 import subprocess
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,23 +159,31 @@ class Embedded:
             _stop(process)
 
     def _database(self, folder: Path, around: Surroundings) -> Target:
-        maintenance = _engine(folder, "postgres")
-        quote = maintenance.dialect.identifier_preparer.quote_identifier
-        with maintenance.connect().execution_options(isolation_level="AUTOCOMMIT") as server:
-            there = set(server.execute(text("select name from pg_available_extensions")).scalars())
-            if lacking := sorted(set(around.extensions) - there):
-                raise Unavailable(
-                    f"the throwaway server has no extension {', '.join(lacking)}: install it in the image of the job"
-                )
-            known = set(server.execute(text("select rolname from pg_roles")).scalars())
-            for role in around.roles:
-                if role not in known:
-                    server.exec_driver_sql(f"create role {quote(role)} nologin")
-            server.exec_driver_sql(
-                f"create database {DATABASE} template template0 encoding {quote(around.encoding)} locale 'C'"
-            )
         environment = {"PGHOST": str(folder), "PGPORT": "5432", "PGUSER": "postgres", "PGDATABASE": DATABASE}
-        return Target(environment, _engine(folder, DATABASE), self._found.major)
+        return furnish(lambda database: _engine(folder, database), environment, around, self._found.major)
+
+
+def furnish(
+    engine_of: Callable[[str], Engine], environment: dict[str, str], around: Surroundings, major: int
+) -> Target:
+    """An empty database on a new server, with the roles a restore needs. Raises Unavailable without an extension."""
+    maintenance = engine_of("postgres")
+    quote = maintenance.dialect.identifier_preparer.quote_identifier
+    with maintenance.connect().execution_options(isolation_level="AUTOCOMMIT") as server:
+        there = set(server.execute(text("select name from pg_available_extensions")).scalars())
+        if lacking := sorted(set(around.extensions) - there):
+            raise Unavailable(
+                f"the throwaway server has no extension {', '.join(lacking)}: install it in the image of the job"
+            )
+        known = set(server.execute(text("select rolname from pg_roles")).scalars())
+        for role in around.roles:
+            if role not in known:
+                server.exec_driver_sql(f"create role {quote(role)} nologin")
+                server.exec_driver_sql(f"grant {quote(role)} to current_user")  # to give it what it owns
+        server.exec_driver_sql(
+            f"create database {DATABASE} template template0 encoding {quote(around.encoding)} locale 'C'"
+        )
+    return Target(environment, engine_of(DATABASE), major)
 
 
 def _engine(folder: Path, database: str) -> Engine:
@@ -209,14 +217,16 @@ def _end(folder: Path) -> None:
     """End the server that still runs in `folder`, if one does: it and whoever works for it are gone then."""
     with suppress(OSError, ValueError):
         pid = int((folder / "data" / "postmaster.pid").read_text().splitlines()[0])
-        cmdline = Path(f"/proc/{pid}/cmdline")
-        for how in (signal.SIGQUIT, signal.SIGKILL):
-            if str(folder) in cmdline.read_text():  # and no other program that has its number now
-                os.kill(pid, how)
-            for _ in range(int(_STOP_S / _LOOK_S)):
-                if str(folder) not in cmdline.read_text():
+        if str(folder) not in Path(f"/proc/{pid}/cmdline").read_text():
+            return  # another program has its number now
+        process = os.pidfd_open(pid)
+        try:
+            for how in (signal.SIGQUIT, signal.SIGKILL):
+                signal.pidfd_send_signal(process, how)
+                if select.select([process], [], [], _STOP_S)[0]:
                     return
-                time.sleep(_LOOK_S)
+        finally:
+            os.close(process)
 
 
 def _wait(process: "subprocess.Popen[bytes]", folder: Path) -> None:
