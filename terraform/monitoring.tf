@@ -174,3 +174,43 @@ resource "google_monitoring_alert_policy" "dead_letters" {
     }
   }
 }
+
+# What the watchdog cannot see in the database: events that Pub/Sub holds and nobody takes.
+resource "google_monitoring_alert_policy" "backlog" {
+  count = length(local.subscriptions) > 0 ? 1 : 0
+
+  display_name          = "${var.environment}: messages wait for their task"
+  combiner              = "OR"
+  severity              = "WARNING"
+  notification_channels = local.channels
+
+  conditions {
+    display_name = "A subscription's oldest message waits for more than a quarter of an hour"
+
+    condition_threshold {
+      filter          = "resource.type=\"pubsub_subscription\" AND resource.labels.subscription_id=one_of(${join(", ", [for name in sort(keys(local.subscriptions)) : "\"${name}\""])}) AND metric.type=\"pubsub.googleapis.com/subscription/oldest_unacked_message_age\""
+      comparison      = "COMPARISON_GT"
+      threshold_value = 900
+      duration        = "300s"
+
+      aggregations {
+        alignment_period   = "300s"
+        per_series_aligner = "ALIGN_MAX"
+      }
+    }
+  }
+
+  alert_strategy {
+    auto_close = "86400s"
+  }
+
+  documentation {
+    subject   = "${var.environment}: messages wait for their task"
+    mime_type = "text/markdown"
+    content   = "The subscription's name is <task>.<topic>. Is the task paused (`keeper list`), do its runs fail (`keeper history TASK`)?"
+    links {
+      display_name = "Runbook"
+      url          = "https://github.com/${var.github_repository}/blob/main/docs/operations.md#something-is-wrong"
+    }
+  }
+}

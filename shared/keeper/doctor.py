@@ -4,12 +4,14 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import click
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import DBAPIError
 
+from shared import pauses, plans
 from shared.adoption import Adoption, read_adoption
 from shared.database import ending_of
 from shared.errors import ConfigurationError
@@ -17,6 +19,7 @@ from shared.guard import check_stamp, check_version
 from shared.keeper import show
 from shared.keeper.session import Session, session
 from shared.manifest import Task
+from shared.schema import watch_incident
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,9 @@ def _database(at: Session) -> Iterator[Finding]:
 
 
 def _schema(at: Session, connection: Connection) -> Iterator[Finding]:
+    if connection.execute(text("select to_regclass('groundskeeper.schema_version')")).scalar_one() is None:
+        yield Finding("schema", "wrong", "this database has no schema groundskeeper", "keeper migrate")
+        return
     checks: list[tuple[str, Callable[[], None]]] = [
         ("schema", lambda: check_version(connection)),
         ("environment", lambda: check_stamp(connection, at.settings)),
@@ -104,6 +110,25 @@ def _schema(at: Session, connection: Connection) -> Iterator[Finding]:
             yield Finding(subject, "ok", "as this code expects")
         except ConfigurationError as error:
             yield Finding(subject, "wrong", str(error), "keeper migrate")
+            return
+    yield from _work(connection, at.clock.now())
+
+
+def _work(connection: Connection, now: datetime) -> Iterator[Finding]:
+    """What stands still, waits for somebody, or was found wrong by the watchdog."""
+    for pause in pauses.in_force(connection, now):
+        name = "all" if pause.task == pauses.ALL else pause.task
+        yield Finding(name, "note", f"paused by {pause.paused_by}: {pause.reason}", f"keeper resume {name}")
+    for approval in plans.pending(connection, now):
+        remedy = f"keeper approvals show {approval.approval_id}"
+        yield Finding(approval.task, "note", f"waits for an approval: {approval.reason}", remedy)
+    found = connection.execute(
+        select(watch_incident.c.summary, watch_incident.c.runbook)
+        .where(watch_incident.c.closed_at.is_(None))
+        .order_by(watch_incident.c.opened_at)
+    )
+    for incident in found:
+        yield Finding(incident.runbook, "wrong", incident.summary, f"see docs/tasks/{incident.runbook}.md")
 
 
 def _adoption(at: Session, adoption: Adoption) -> Iterator[Finding]:

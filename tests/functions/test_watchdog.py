@@ -233,6 +233,22 @@ def test_a_run_beyond_its_timeout_is_stuck(watch: Callable[..., dict[str, int]],
     assert "stuck/db_cleanup" in open_keys(rows)
 
 
+def test_a_feed_that_fails_is_told_when_its_last_good_copy_is_too_old(
+    watch: Callable[..., dict[str, int]], db: Database, rows: Rows
+) -> None:
+    feeds = [("kev", 3 * DAY, 0), ("otx", 3 * DAY, 4), ("threatfox", timedelta(hours=47), 4)]
+    with db.transaction() as connection:
+        connection.execute(
+            text("insert into groundskeeper.feed_state (feed, good_at, failures) values (:feed, :at, :failures)"),
+            [{"feed": feed, "at": NOW - age, "failures": failures} for feed, age, failures in feeds],
+        )
+    watch()
+    told = rows("select key, summary from groundskeeper.watch_incident")
+    assert [tuple(t) for t in told] == [
+        ("age/feeds", "the last good copy of a threat feed that fails: 3 days old, the limit is 2 days")
+    ]
+
+
 def test_a_backlog_and_an_old_row_are_told_unless_a_hold_keeps_them(
     watch: Callable[..., dict[str, int]], db: Database, rows: Rows
 ) -> None:

@@ -237,6 +237,29 @@ def test_doctor_says_what_is_wrong_and_exits_one(keeper: Keeper, db: Database) -
     assert [f["subject"] for f in wrong] == ["environment"]
 
 
+def test_doctor_tells_a_database_without_our_schema_what_stands_still_and_what_the_watchdog_found(
+    keeper: Keeper, db: Database
+) -> None:
+    keeper("pause", "db_cleanup", "--reason", "incident 7")
+    with db.transaction() as connection:
+        connection.execute(
+            text("""
+            insert into groundskeeper.watch_incident (incident_id, key, severity, summary, runbook, opened_at, seen_at)
+            values (gen_random_uuid(), 'age/backup', 'error', 'the newest verified backup is old', 'verify_backup',
+                    now(), now())""")
+        )
+    done = keeper("doctor", "--json")
+    assert done.returncode == 1
+    found = {(f["subject"], f["state"], f["remedy"]) for f in json.loads(done.stdout)["findings"]}
+    assert ("db_cleanup", "note", "keeper resume db_cleanup") in found
+    assert ("verify_backup", "wrong", "see docs/tasks/verify_backup.md") in found
+    with db.transaction() as connection:
+        connection.execute(text("drop schema groundskeeper cascade"))
+    done = keeper("doctor", "--json")
+    assert {"subject": "schema", "state": "wrong", "seen": "this database has no schema groundskeeper",
+            "remedy": "keeper migrate"} in json.loads(done.stdout)["findings"]  # fmt: skip
+
+
 def test_doctor_adopt_says_which_tasks_can_run_on_these_tables(keeper: Keeper, db: Database, tmp_path: Path) -> None:
     assert keeper("doctor", "--adopt").returncode == 0
     with db.transaction() as connection:

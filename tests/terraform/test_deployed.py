@@ -320,9 +320,14 @@ def test_the_metric_counts_what_the_wrapper_says(plan: Plan) -> None:
     assert metric.values["label_extractors"].keys() == {"task", "outcome"}
 
 
-def test_dead_letters_and_the_budget_are_watched(fixtures: Plan) -> None:
+def test_dead_letters_waiting_messages_and_the_budget_are_watched(fixtures: Plan) -> None:
     (policy,) = fixtures.of("monitoring_alert_policy", "dead_letters")
     assert "num_undelivered_messages" in policy.values["conditions"][0]["condition_threshold"][0]["filter"]
+    (waiting,) = fixtures.of("monitoring_alert_policy", "backlog")
+    watched = waiting.values["conditions"][0]["condition_threshold"][0]["filter"]
+    assert "oldest_unacked_message_age" in watched
+    names = {s.values["name"] for s in fixtures.of("pubsub_subscription") if not s.values["name"].endswith(".dead")}
+    assert names == set(re.findall(r'"([a-z0-9.-]+)"', watched.partition("one_of")[2].partition(")")[0]))
     (budget,) = fixtures.of("billing_budget")
     assert {r["threshold_percent"] for r in budget.values["threshold_rules"]} == {0.5, 1.0}
 
@@ -420,6 +425,11 @@ def test_alerts_and_the_budget_go_to_those_named(fixtures: Plan) -> None:
     for resource in configuration:
         if resource["type"] == "google_monitoring_alert_policy":
             assert "local.channels" in resource["expressions"]["notification_channels"]["references"], resource["name"]
+    (waiting,) = fixtures.of("monitoring_alert_policy", "backlog")
+    watched = waiting.values["conditions"][0]["condition_threshold"][0]["filter"]
+    assert "oldest_unacked_message_age" in watched
+    names = {s.values["name"] for s in fixtures.of("pubsub_subscription") if not s.values["name"].endswith(".dead")}
+    assert names == set(re.findall(r'"([a-z0-9.-]+)"', watched.partition("one_of")[2].partition(")")[0]))
     (budget,) = fixtures.of("billing_budget")
     assert len(budget.values["threshold_rules"]) == 3
     assert budget.values["amount"][0]["specified_amount"] == [{"currency_code": "USD", "nanos": None, "units": "100"}]
