@@ -326,7 +326,7 @@ def test_dead_letters_waiting_messages_and_the_budget_are_watched(fixtures: Plan
     (waiting,) = fixtures.of("monitoring_alert_policy", "backlog")
     watched = waiting.values["conditions"][0]["condition_threshold"][0]["filter"]
     assert "oldest_unacked_message_age" in watched
-    names = {s.values["name"] for s in fixtures.of("pubsub_subscription") if not s.values["name"].endswith(".dead")}
+    names = {s.values["name"] for s in fixtures.of("pubsub_subscription", "task")}
     assert names == set(re.findall(r'"([a-z0-9.-]+)"', watched.partition("one_of")[2].partition(")")[0]))
     (budget,) = fixtures.of("billing_budget")
     assert {r["threshold_percent"] for r in budget.values["threshold_rules"]} == {0.5, 1.0}
@@ -425,11 +425,6 @@ def test_alerts_and_the_budget_go_to_those_named(fixtures: Plan) -> None:
     for resource in configuration:
         if resource["type"] == "google_monitoring_alert_policy":
             assert "local.channels" in resource["expressions"]["notification_channels"]["references"], resource["name"]
-    (waiting,) = fixtures.of("monitoring_alert_policy", "backlog")
-    watched = waiting.values["conditions"][0]["condition_threshold"][0]["filter"]
-    assert "oldest_unacked_message_age" in watched
-    names = {s.values["name"] for s in fixtures.of("pubsub_subscription") if not s.values["name"].endswith(".dead")}
-    assert names == set(re.findall(r'"([a-z0-9.-]+)"', watched.partition("one_of")[2].partition(")")[0]))
     (budget,) = fixtures.of("billing_budget")
     assert len(budget.values["threshold_rules"]) == 3
     assert budget.values["amount"][0]["specified_amount"] == [{"currency_code": "USD", "nanos": None, "units": "100"}]
