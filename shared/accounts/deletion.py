@@ -163,6 +163,8 @@ class Deletion:
     def _profile(self, _now: Progress, _enough: Callable[[], bool]) -> bool:
         """The end, in one transaction: what came in late goes with the profile, and the count is taken after it."""
         with self._step() as (connection, before, account):
+            if not account:
+                return True  # another run has ended it meanwhile
             check_neighbours(connection, account)
             late = {s.table: n for s in STORES if (n := s.delete(connection, account, None))}
             empty_reports(connection, account)

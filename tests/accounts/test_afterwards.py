@@ -153,7 +153,13 @@ def test_a_restore_of_archived_events_leaves_the_erased_account_out(
     assert ask(token=world.token("gone7f3a"))[0] == 200
     until = clock.now() + timedelta(days=9)
     done = restore(
-        world.db, archived.run_id, actor="ann", why="a test", now=clock.now(), hold_until=until, erasure_key=KEY
+        world.db.transaction,
+        archived.run_id,
+        actor="ann",
+        why="a test",
+        now=clock.now(),
+        hold_until=until,
+        erasure_key=KEY,
     )
     assert done.restored >= 1
     assert world.traces("gone7f3a") == {}
