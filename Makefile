@@ -59,13 +59,13 @@ format: setup ## Write the code in its format
 
 .PHONY: lock
 lock: setup ## Compile the pins anew from pyproject.toml
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url \
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-annotate --no-header \
 	  -o requirements.txt pyproject.toml
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url \
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-annotate --no-header \
 	  -c requirements.txt --group laptop --group dev -o requirements-dev.txt
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url \
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-annotate --no-header \
 	  -c requirements.txt -c requirements-dev.txt --group bench -o requirements-bench.txt
-	$(BIN)/uv pip compile -q --no-deps --python-version 3.11 --no-annotate --no-header --no-emit-index-url \
+	$(BIN)/uv pip compile -q --no-deps --python-version 3.11 --no-annotate --no-header \
 	  --group train -o requirements-train.txt
 
 .PHONY: lock-check

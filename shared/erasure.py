@@ -14,7 +14,7 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from shared.context import Context
-from shared.errors import Unavailable
+from shared.errors import Retry, Unavailable
 from shared.schema import erasure
 
 # The secret's name, for task.yaml's `secrets` and `ctx.secret`.
@@ -68,15 +68,30 @@ def among(connection: Connection, account_ids: Iterable[str], key: str) -> set[s
     return {of_hash[digest] for digest in found}
 
 
-_keys: dict[str, str] = {}  # by project: the key is never rotated, and asking for it is a request in the cloud
+def any_at_all(connection: Connection) -> bool:
+    """Whether any account was ever erased."""
+    return (
+        connection.execute(select(erasure.c.account_hash).where(erasure.c.erased_at.is_not(None)).limit(1)).first()
+        is not None
+    )
+
+
+def key_of(ctx: Context) -> str | None:
+    """The key; None where nobody stored one, as before the first account is erased."""
+    try:
+        return ctx.recent_secret(KEY)
+    except Unavailable:
+        return None
 
 
 def seen(ctx: Context, connection: Connection, account_ids: Iterable[str]) -> set[str]:
-    """Those of `account_ids` that are erased, as a task sees it; without a key nobody ever was."""
-    project = ctx.settings.project
-    if not ctx.settings.in_cloud or project not in _keys:
-        try:
-            _keys[project] = ctx.secret(KEY)
-        except Unavailable:
-            return set()
-    return among(connection, account_ids, _keys[project])
+    """Those of `account_ids` that are erased, as a task sees it.
+
+    Raises Retry where accounts are erased and the key to tell them is missing: nothing of theirs may slip in.
+    """
+    key = key_of(ctx)
+    if key is None:
+        if any_at_all(connection):
+            raise Retry(f"accounts are erased, and which cannot be told without the secret {KEY}: store it again")
+        return set()
+    return among(connection, account_ids, key)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from shared import erasure
-from shared.errors import Partial, Refused, Unavailable
+from shared.errors import Partial, Refused
 from shared.retention.restore import archives_of, restore
 from shared.task import Context, entrypoint
 
@@ -35,7 +35,7 @@ def run(ctx: Context, params: Params) -> dict[str, int]:
         why=ctx.why or "no reason was given",
         now=ctx.now,
         hold_until=ctx.now + timedelta(days=params.hold_days),
-        erasure_key=_erasure_key(ctx),
+        erasure_key=erasure.key_of(ctx),
     )
     counts = {**ctx.counts, "restored": done.restored, "present": done.present}
     if not done.equal:
@@ -48,14 +48,6 @@ def _run_id(said: str) -> uuid.UUID:
         return uuid.UUID(said)
     except ValueError:
         raise Refused(f"run_id is {said!r}: say which run, as `keeper history` shows it") from None
-
-
-def _erasure_key(ctx: Context) -> str | None:
-    """What tells the rows of erased accounts; needed only where accounts are erased, and then the restore says so."""
-    try:
-        return ctx.secret(erasure.KEY)
-    except Unavailable:
-        return None
 
 
 main = entrypoint(__file__, run)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from shared.billing import events
-from shared.billing.client import KEYS, Stripe
+from shared.billing.client import Stripe
 from shared.billing.settle import Settled, settle
 from shared.billing.tiers import Rules
 from shared.errors import Refused, Retry, Unavailable
@@ -49,7 +49,7 @@ def _event(ctx: Context, params: Params) -> events.Event:
         raise events.Rejected("oversized", f"an event has at most {params.most_bytes} bytes", 413)
     try:
         # During a rotation the secret holds two, the new one first.
-        secrets = KEYS.secret(ctx, events.SECRET).split()
+        secrets = ctx.recent_secret(events.SECRET).split()
     except Unavailable as lacking:
         raise Retry(str(lacking)) from lacking
     events.verified(

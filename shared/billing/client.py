@@ -4,7 +4,7 @@ The stripe library is imported when the first client is made. Its errors become 
 may quote what Stripe sent.
 """
 
-import threading
+import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -24,49 +24,23 @@ DOUBLES_KEY = "sk_test_ofthelaptopsdouble"
 PAGE = 100  # Stripe's most
 _TIMEOUT_S = 20.0
 _PATIENCE = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between tries when Stripe asks us to slow down or fails
-_KEPT_S = 60.0  # how long a secret is not asked for again
 
 
 class UnknownCustomer(Exception):
     """Stripe does not know the customer, in this account and mode."""
 
 
-class Keys:
-    """Secrets and clients of this process: asked for again after a minute, so that a rotation is noticed."""
+@functools.lru_cache(maxsize=4)
+def _client(key: str, address: str) -> "stripe.StripeClient":
+    """One client a key and address: its connections are used again."""
+    import stripe
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._values: dict[tuple[object, str], tuple[float, str]] = {}
-        self._clients: dict[tuple[str, str], stripe.StripeClient] = {}
-
-    def secret(self, ctx: Context, name: str) -> str:
-        """The secret's value, at most a minute old. Raises Unavailable."""
-        where, now = (ctx.settings.secrets_folder or ctx.settings.project, name), ctx.clock.monotonic()
-        with self._lock:
-            kept = self._values.get(where)
-        if kept is not None and 0 <= now - kept[0] < _KEPT_S and ctx.settings.in_cloud:
-            return kept[1]
-        value = ctx.secret(name)
-        with self._lock:
-            self._values[where] = now, value
-        return value
-
-    def client(self, key: str, address: str) -> "stripe.StripeClient":
-        """One client a key and address: its connections are used again."""
-        with self._lock:
-            if (key, address) not in self._clients:
-                import stripe
-
-                self._clients[key, address] = stripe.StripeClient(
-                    key,
-                    base_addresses={"api": address},
-                    http_client=stripe.RequestsClient(timeout=_TIMEOUT_S),
-                    max_network_retries=0,
-                )
-            return self._clients[key, address]
-
-
-KEYS = Keys()
+    return stripe.StripeClient(
+        key,
+        base_addresses={"api": address},
+        http_client=stripe.RequestsClient(timeout=_TIMEOUT_S),
+        max_network_retries=0,
+    )
 
 
 class Stripe:
@@ -77,7 +51,7 @@ class Stripe:
 
         Raises Unavailable where there is no key, Refused for a key of the other mode.
         """
-        key = KEYS.secret(ctx, KEY).strip()
+        key = ctx.recent_secret(KEY).strip()
         if key == DOUBLES_KEY and not emulator:
             raise Unavailable(f"secret {KEY} is that of the laptop's double, which is not up: `make up`")
         mode = "live" if ctx.settings.livemode else "test"
@@ -86,7 +60,7 @@ class Stripe:
         self._ctx, self._livemode, self.calls = ctx, ctx.settings.livemode, 0
         self._clock: Clock = ctx.clock
         address = f"http://{emulator.removeprefix('http://')}" if emulator else "https://api.stripe.com"
-        self._v1 = KEYS.client(key, address).v1
+        self._v1 = _client(key, address).v1
 
     def of_customer(self, customer_id: str) -> list[Subscription]:
         """Every subscription the customer ever had; none of a deleted customer's are alive.

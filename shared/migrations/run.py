@@ -89,7 +89,8 @@ def upgrade(engine: Engine, branch: str) -> list[str]:
     Raises ConfigurationError where the database is ahead of this code.
     """
     known, done = _branch(branch), []
-    while pending(engine, branch):
+    while waiting := pending(engine, branch):
+        _index_first(engine, known, waiting[0])
         with _turn(engine) as connection:
             before = _current(connection, known)
             if before == head(branch):
@@ -99,6 +100,26 @@ def upgrade(engine: Engine, branch: str) -> list[str]:
             done.append(str(_current(connection, known)))
             _say_whom_it_serves(connection, known, done[-1])
     return done
+
+
+def _index_first(engine: Engine, branch: Branch, revision: str) -> None:
+    """Make the indexes that a revision adds to tables that are there, while these are written to.
+
+    Its module names them in `concurrently`, {index: "table (columns)"}: no transaction can make them. One that a killed
+    migration left unfinished is made anew; nobody's writing waits, so there is no limit to our own waiting.
+    """
+    wanted = getattr(
+        ScriptDirectory.from_config(configuration(branch)).get_revision(revision).module, "concurrently", {}
+    )
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for index, on in wanted.items():
+            if connection.execute(_UNFINISHED, {"index": index}).first() is not None:
+                connection.exec_driver_sql(f"drop index concurrently {index}")
+            connection.exec_driver_sql(f"create index concurrently if not exists {index} on {on}")
+
+
+_UNFINISHED = text("""
+    select indexrelid from pg_index where indexrelid = to_regclass(:index) and not indisvalid""")
 
 
 def _say_whom_it_serves(connection: Connection, branch: Branch, revision: str) -> None:

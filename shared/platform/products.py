@@ -32,7 +32,7 @@ mockup = Table(
     identity(),
     Column("idea_id", ForeignKey("idea.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("title", Text, nullable=False),
-    Column("image", Text, nullable=False),
+    Column("image", Text, nullable=False, index=True),
     Column("created_at", Moment, nullable=False, index=True),
 )
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Collection
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, text
 
 from shared import erasure
 from shared.errors import Refused
-from shared.schema import erasure as table
 
 
 def account_of(columns: Collection[str]) -> str | None:
@@ -19,8 +18,7 @@ def account_of(columns: Collection[str]) -> str | None:
 def among(connection: Connection, account: str, source: str, key: str | None) -> list[str]:
     """The erased accounts that staged rows name by `account`. Raises Refused when they cannot be told without `key`."""
     if key is None:
-        buried = select(func.count()).select_from(table).where(table.c.erased_at.is_not(None))
-        if connection.execute(buried).scalar_one():
+        if erasure.any_at_all(connection):
             raise Refused(
                 f"accounts are erased, and {source} may hold rows of theirs: store the secret {erasure.KEY} where "
                 "KEEPER_SECRETS says, or run where Secret Manager has it"

@@ -1,29 +1,16 @@
 // Deletes an account in a real Chromium, as its owner would:
 // node drive.mjs NODE_MODULES CHROMIUM BASE EMAIL PASSWORD [SCREENSHOT]. Prints one JSON document.
-import { createRequire } from "node:module";
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
+import { open } from "../browser.mjs";
 
 const [modules, chromium, base, email, password, screenshot] = process.argv.slice(2);
-const require = createRequire(join(modules, "x.js"));
-const puppeteer = require("puppeteer-core");
-const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 const found = { errors: [], violations: [] };
 
-const browser = await puppeteer.launch({
-  executablePath: chromium,
-  args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--remote-debugging-port=0"],
-});
+const { browser, page, violations } = await open(modules, chromium);
 try {
-  const page = await browser.newPage();
   page.on("console", (message) => message.type() === "error" && found.errors.push(message.text()));
   page.on("pageerror", (error) => found.errors.push(error.message));
   await page.goto(`${base}/account`, { waitUntil: "load" });
-  const look = async () => {
-    await page.evaluate(axe);
-    const result = await page.evaluate(() => window.axe.run());
-    found.violations.push(...result.violations.map((v) => `${v.id}: ${v.nodes[0].html.slice(0, 120)}`));
-  };
+  const look = async () => found.violations.push(...(await violations()));
   const send = async (word) => {
     await page.$eval("[name=password]", (field) => (field.value = ""));
     await page.type("[name=password]", word);

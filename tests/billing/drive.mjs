@@ -1,27 +1,17 @@
 // Subscribes and cancels on the Stripe double's pages, as a person would:
 // node drive.mjs NODE_MODULES CHROMIUM STRIPE FOLDER subscribe|cancel ACCOUNT|SUBSCRIPTION. Prints one JSON document.
-import { createRequire } from "node:module";
-import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { open } from "../browser.mjs";
 
 const [modules, chromium, stripe, folder, deed, name] = process.argv.slice(2);
-const require = createRequire(join(modules, "x.js"));
-const puppeteer = require("puppeteer-core");
-const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 const found = { errors: [], violations: [] };
 
-const browser = await puppeteer.launch({
-  executablePath: chromium,
-  args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--remote-debugging-port=0"],
-});
+const { browser, page, violations } = await open(modules, chromium);
 try {
-  const page = await browser.newPage();
   page.on("pageerror", (error) => found.errors.push(error.message));
   const look = async (moment) => {
     await page.screenshot({ path: join(folder, `${deed}-${moment}.png`) });
-    await page.evaluate(axe);
-    const result = await page.evaluate(() => window.axe.run());
-    found.violations.push(...result.violations.map((v) => `${moment}: ${v.id}: ${v.nodes[0].html.slice(0, 120)}`));
+    found.violations.push(...(await violations()).map((v) => `${moment}: ${v}`));
   };
   const press = (selector) => Promise.all([page.waitForNavigation({ waitUntil: "load" }), page.click(selector)]);
   await page.goto(stripe, { waitUntil: "load" });

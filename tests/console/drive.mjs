@@ -1,21 +1,13 @@
 // Drives the console in a real Chromium: node drive.mjs NODE_MODULES CHROMIUM BASE FOLDER EMAIL PASSWORD.
 // Prints one JSON document.
-import { createRequire } from "node:module";
-import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { open } from "../browser.mjs";
 
 const [modules, chromium, base, folder, email, password] = process.argv.slice(2);
-const require = createRequire(join(modules, "x.js"));
-const puppeteer = require("puppeteer-core");
-const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 const found = { violations: [], said: [], strangers: [], steps: [] };
 
-const browser = await puppeteer.launch({
-  executablePath: chromium,
-  args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--remote-debugging-port=0"],
-});
+const { browser, page, violations } = await open(modules, chromium);
 try {
-  const page = await browser.newPage();
   page.on("console", (message) => message.type() === "error" && found.said.push(message.text()));
   page.on("pageerror", (error) => found.said.push(error.message));
   page.on("request", (request) => {
@@ -29,9 +21,7 @@ try {
     await page.screenshot({ path: join(folder, `${name}.png`), fullPage: false });
     const wide = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
     if (wide > 0) found.violations.push(`${name}: the page is ${wide} px wider than the screen`);
-    await page.evaluate(axe);
-    const result = await page.evaluate(() => window.axe.run());
-    found.violations.push(...result.violations.map((v) => `${name}: ${v.id}: ${v.nodes[0].html.slice(0, 120)}`));
+    found.violations.push(...(await violations()).map((v) => `${name}: ${v}`));
   };
   const press = async (selector) => {
     await Promise.all([page.waitForNavigation({ waitUntil: "load" }), page.click(selector)]);
