@@ -46,14 +46,22 @@ resource "google_secret_manager_secret" "secret" {
     }
   }
 
-  topics {
-    name = google_pubsub_topic.rotation[0].id
+  dynamic "topics" {
+    for_each = contains(keys(local._rotation.never), each.key) ? [] : [google_pubsub_topic.rotation[0].id]
+
+    content {
+      name = topics.value
+    }
   }
 
-  rotation {
-    rotation_period = "${lookup(local._rotation.days, each.key, local._rotation.default_days) * 86400}s"
-    # the first of next month, when rotate_secrets runs: to the second it would differ between a plan and its apply
-    next_rotation_time = formatdate("YYYY-MM-01'T'00:00:00Z", timeadd(plantimestamp(), "744h"))
+  dynamic "rotation" {
+    for_each = contains(keys(local._rotation.never), each.key) ? [] : [lookup(local._rotation.days, each.key, local._rotation.default_days)]
+
+    content {
+      rotation_period = "${rotation.value * 86400}s"
+      # the first of next month, when rotate_secrets runs: to the second it would differ between a plan and its apply
+      next_rotation_time = formatdate("YYYY-MM-01'T'00:00:00Z", timeadd(plantimestamp(), "744h"))
+    }
   }
 
   depends_on = [google_pubsub_topic_iam_member.rotation]

@@ -33,8 +33,9 @@ class Allowed:
         return frozenset(name.lower() for item in self.own for name in item.split(",") if name)
 
     @cached_property
-    def _majors(self) -> frozenset[str]:
-        return frozenset(map(str.lower, self.domains))
+    def _hosts(self) -> frozenset[str]:
+        """Names of ours, and of major infrastructure."""
+        return self._own.union(map(str.lower, self.domains))
 
     @cached_property
     def _networks(self) -> tuple[Network, ...]:
@@ -58,9 +59,9 @@ class Allowed:
 
     def covers(self, indicator: Indicator) -> bool:
         """Whether `indicator` must not be listed."""
-        kind, value = indicator.kind, indicator.value
+        kind, value = indicator
         if kind == "domain":
-            return _under(value, self._majors) or _under(value, self._own)
+            return _under(value, self._hosts)
         if kind == "url":
             return self._covers_url(value)
         if not self._networks:
@@ -75,11 +76,9 @@ class Allowed:
         return kind == "cidr" and self._within(ip_network(value))
 
     def _covers_url(self, url: str) -> bool:
-        host = url.partition("://")[2].partition("/")[0]
-        if _under(host.partition(":")[0], self._own):
-            return True
+        host = url.split("/", 3)[2]
         bare = url.endswith("/") and url.count("/") == 3
-        if bare and _under(host.partition(":")[0], self._majors):
+        if _under(host.partition(":")[0], self._hosts if bare else self._own):
             return True
         if self._networks and (host[-1:].isdigit() or host.startswith("[")):
             try:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
 
 from shared.context import Context
 from shared.feeds.allowed import Allowed
@@ -118,7 +119,7 @@ def take(
     if state.tried_at and not state.failures and ctx.now - state.tried_at < timedelta(hours=feed.every_h, minutes=-10):
         return Taken({"not_due": 1})
     fresh = state.merged_at is not None and ctx.now - state.merged_at < timedelta(hours=guard.refresh_h)
-    judge = Judge(Reader(documentation=samples), allowed, feed.confidence, days, feed.current)
+    judge = Judge(feed.name, Reader(documentation=samples), allowed, feed.confidence, days, feed.current)
     try:
         if samples:
             with sample(feed.name) as copy:
@@ -132,6 +133,10 @@ def take(
     except NotModified:
         _note(ctx, feed.name, good_at=ctx.now)
         return Taken({"unchanged": 1})
+    except IntegrityError:
+        words = "somebody else added some of its indicators meanwhile: it is taken again next time"
+        _note(ctx, feed.name, failures=state.failures + 1, error=words)
+        return Taken({"failed": 1}, f"{feed.name}: {words}")
     except (FeedFailed, Malformed, Suspicious) as error:
         shrunk = {"shrunk_since": state.shrunk_since or ctx.now} if getattr(error, "shrunk", False) else {}
         _note(ctx, feed.name, failures=state.failures + 1, error=str(error), **shrunk)

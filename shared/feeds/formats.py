@@ -5,7 +5,9 @@ costs nobody else; a copy whose shape is another than documented is `Malformed` 
 """
 
 import csv
+import functools
 import io
+import itertools
 import json
 import operator
 import re
@@ -84,17 +86,11 @@ def _header(line: str) -> list[str]:
 
 
 def _rows(lines: Iterator[str], first: str | None, places: dict[str, int], width: int) -> Entries:
-    def left() -> Iterator[str]:
-        if first is not None:
-            yield first
-        for line in lines:
-            if line[:1] != "#":
-                yield line
-
-    rows = csv.reader(left(), skipinitialspace=True)
+    given = itertools.chain([] if first is None else [first], lines)
+    rows = csv.reader(itertools.filterfalse(operator.methodcaller("startswith", "#"), given), skipinitialspace=True)
     # a column that is not there is the one after the last, which is always empty
-    wanted = [places.get(field, width) for field in Record._fields[1:]]
-    pick, number = operator.itemgetter(*wanted), 0
+    pick = operator.itemgetter(*(places.get(field, width) for field in Record._fields[1:]))
+    number = 0
     while True:
         number += 1
         try:
@@ -109,8 +105,11 @@ def _rows(lines: Iterator[str], first: str | None, places: dict[str, int], width
                 yield Bad(number, f"{len(row)} columns instead of {width}", ",".join(row))
             continue
         row.append("")
-        text, kind, confidence, *others = pick(row)
-        yield Record(number, text, kind or None, _percent(confidence), *others)
+        text, kind, confidence, severity, description, reference, first_seen, last_seen = pick(row)
+        yield Record(
+            number, text, _KINDS.get(kind, kind) or None, _score(confidence), severity, description, reference,
+            first_seen, last_seen,
+        )  # fmt: skip
 
 
 def threatfox(body: IO[bytes], _columns: Mapping[str, str]) -> Entries:
@@ -233,6 +232,9 @@ _OTX = {
 }
 
 
+_KINDS = {**_THREATFOX, **_OTX}  # what publishers call them in a column
+
+
 def abuseipdb(body: IO[bytes], _columns: Mapping[str, str]) -> Entries:
     """AbuseIPDB's blacklist. https://docs.abuseipdb.com/#blacklist-endpoint"""
     for number, entry in enumerate(_array(_object(body).get("data"), "data"), 1):
@@ -260,8 +262,9 @@ FORMATS: dict[str, Callable[[IO[bytes], Mapping[str, str]], Entries]] = {
 
 
 def _lines(body: IO[bytes]) -> Iterator[str]:
-    for line in io.TextIOWrapper(body, encoding="utf-8-sig", errors="replace", newline=""):
-        yield line[:_LONGEST_LINE]  # what is longer is no entry, and is counted as such
+    # what is longer is no entry, and is counted as such
+    cut = operator.itemgetter(slice(_LONGEST_LINE))
+    return map(cut, io.TextIOWrapper(body, encoding="utf-8-sig", errors="replace", newline=""))
 
 
 def _document(body: IO[bytes]) -> Any:
@@ -285,14 +288,12 @@ def _array(value: Any, name: str) -> list[dict[str, Any]]:
 
 
 def _percent(value: Any) -> int | None:
-    if isinstance(value, str) and (score := _SCORES.get(value)) is not None:
-        return score
     if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,3}\s*%?", value):
         value = int(value.strip(" %"))
     return min(100, max(0, value)) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-_SCORES = {str(score): score for score in range(101)}
+_score = functools.lru_cache(maxsize=1024)(_percent)  # for a table's cells: there are few scores, and many rows
 
 
 def _joined(*parts: Any) -> str | None:

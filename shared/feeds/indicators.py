@@ -18,15 +18,18 @@ _LONGEST = 2000
 
 _HASHES = {32: "md5", 40: "sha1", 64: "sha256"}
 _HEX = re.compile(r"[0-9a-f]+")
-_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?"
-_DOMAIN = re.compile(rf"(?=.{{4,253}}\Z)(?:{_LABEL}\.)+[a-z](?:[a-z0-9-]{{0,61}}[a-z0-9])")
+# A label, its dot: 1 to 63 signs, and a hyphen neither first nor last.
+_NAME = r"(?:(?:[a-z0-9_][a-z0-9_-]{0,62}(?<=[a-z0-9])|_)\.)++[a-z][a-z0-9-]{0,61}[a-z0-9]"
+_DOMAIN = re.compile(rf"(?=.{{4,253}}\Z){_NAME}")
 _CVE = re.compile(r"CVE-[0-9]{4}-[0-9]{4,19}")
-# A URL that is canonical already: most of them are, and splitting takes ten times as long.
-_PLAIN_URL = re.compile(
-    rf"https?://((?:{_LABEL}\.)+[a-z][a-z0-9-]*[a-z0-9])(/[!$&-;=@-Z_a-z~]*(?:\?[!$&-;=?@-Z_a-z~]*)?)"
-)
 _IPV4 = re.compile(
     r"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\.){3}(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+)
+# What is canonical already, by kind: most of what comes is, and to take it apart takes several times as long.
+_PLAIN = re.compile(
+    rf"(?P<ipv4>{_IPV4.pattern})|(?P<sha256>[0-9a-f]{{64}})|(?P<md5>[0-9a-f]{{32}})|(?P<sha1>[0-9a-f]{{40}})"
+    rf"|(?P<domain>{_DOMAIN.pattern})"
+    rf"|(?P<url>https?://(?=[^/]{{4,253}}/){_NAME}/[!$&-;=@-Z_a-z~]*+(?:\?[!$&-;=?@-Z_a-z~]*+)?)"
 )
 _BRACKETS = re.compile(r"\s*[\[({]\s*(\.|:|/|@|dot|://)\s*[\])}]\s*", re.I)
 _SCHEME = re.compile(r"(?:h[tx]{2}p(s?)|f[tx]p):/{1,2}", re.I)
@@ -63,13 +66,20 @@ class Reader:
     def read(self, text: str, kind: str | None = None) -> Indicator:
         """The indicator that `text` is: of `kind` (also `hash`, `ip`, `host`), or of whatever kind it looks like.
 
-        Raises Unfit.
+        Raises Unfit, also for a kind it does not know.
         """
+        plain = _PLAIN.fullmatch(text)
+        if plain and kind in (None, plain.lastgroup) and len(text) <= _LONGEST:
+            looks = plain.lastgroup or ""
+            if looks != "ipv4" or int(text.partition(".")[0]) not in _SPECIAL:
+                return Indicator(looks, text)
         text = _whole(text if text.isascii() else text.encode("utf-8", "replace").decode())
         if not text:
             raise Unfit("empty")
         if len(text) > _LONGEST:
             raise Unfit(f"longer than {_LONGEST} characters")
+        if kind is not None and kind not in _READERS:
+            raise Unfit("of a kind nobody here knows")
         found = _READERS[kind](self, text) if kind else self._any(text)
         if len(found.value) > _LONGEST:
             raise Unfit(f"longer than {_LONGEST} characters")
@@ -138,8 +148,6 @@ class Reader:
         return Indicator("domain", _name(text))
 
     def _url(self, text: str) -> Indicator:
-        if (plain := _PLAIN_URL.fullmatch(text)) and len(plain[1]) <= 253:
-            return Indicator("url", text)
         try:
             parts = urlsplit(text)
             port, host = parts.port, parts.hostname

@@ -12,14 +12,13 @@ _TIMEOUT_S = 10
 _TOKEN_BYTES = 32
 
 
-def _check(url: str, value: str) -> None:
-    """Ask `url` as a bearer of `value`. Raises Refused unless it answers 2xx."""
-    if not url:
+def _check(target: Target, value: str) -> None:
+    """Ask the target's check address as a bearer of `value`. Raises Refused unless it answers 2xx."""
+    if not target.check_url:
         return
+    shown = {target.check_header: value} if target.check_header else {"Authorization": f"Bearer {value}"}
     try:
-        answer = requests.get(
-            url, headers={"Authorization": f"Bearer {value}"}, timeout=_TIMEOUT_S, allow_redirects=False
-        )
+        answer = requests.get(target.check_url, headers=shown, timeout=_TIMEOUT_S, allow_redirects=False)
     except requests.RequestException:
         raise Retry("the consumer's check address does not answer") from None
     if not answer.ok or answer.is_redirect:
@@ -42,7 +41,7 @@ class Generated:
         """A consumer cannot know it yet."""
 
     def confirm(self, value: str, details: Details) -> None:
-        _check(self._target.check_url, value)
+        _check(self._target, value)
 
     def disable(self, value: str, details: Details) -> str | None:
         return None
@@ -67,4 +66,4 @@ class Manual(Generated):
         return Made(value, version=newest)
 
     def test(self, value: str, details: Details) -> None:
-        _check(self._target.check_url, value)
+        _check(self._target, value)

@@ -17,6 +17,7 @@ class Target:
     rotator: Literal["postgres", "generated", "stripe_webhook", "manual"]
     consumers: str
     check_url: str = ""  # generated, manual: answers 2xx to whoever bears a good value
+    check_header: str = ""  # what bears it; empty: Authorization, as a bearer token
     owner: str = ""  # postgres: the role that owns everything and cannot log in
     logins: tuple[str, ...] = ()  # postgres: two logins, in turns
     endpoint_url: str = ""  # stripe_webhook: where Stripe posts its events; empty: whatever has this path

@@ -2,7 +2,9 @@
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -193,6 +195,30 @@ def test_pages_are_followed_from_the_last_time_on(fetch: Fetch, web: Publisher, 
     web.pages["/otx"] = Page(json.dumps({**first, "next": "http://127.0.0.2:1/steal"}).encode())
     clock.advance(HOUR)
     assert "somewhere else" in (fetch(feed).error or "")
+
+
+def test_a_feed_whose_indicator_somebody_adds_meanwhile_is_taken_whole_the_next_time(
+    fetch: Fetch, web: Publisher, rows: Rows, db: Database, clock: ManualClock
+) -> None:
+    feed = a_list(web, "evil.example.com", "worse.example.com")
+    with ThreadPoolExecutor(1) as pool:
+        with db.transaction() as connection:
+            connection.execute(
+                text("""insert into threat_intelligence (canonical_key, indicator_type, indicator, created_at)
+                        values ('domain:worse.example.com', 'domain', 'worse.example.com', :now)"""),
+                {"now": NOW},
+            )
+            started = pool.submit(fetch, feed)
+            while not rows(
+                "select 1 from pg_stat_activity where wait_event_type = 'Lock' and query like '%merge into threat%'"
+            ):
+                time.sleep(0.02)
+        result = started.result()
+    assert (result.outcome, "somebody else added" in (result.error or "")) == (Outcome.PARTIAL, True)
+    assert list(listed(rows)) == ["domain:worse.example.com"]
+    clock.advance(HOUR)
+    assert fetch(feed).counts["written"] == 2
+    assert len(listed(rows)) == 2
 
 
 # --- age

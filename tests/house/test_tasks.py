@@ -10,6 +10,7 @@ from shared import schema
 from shared.manifest import ANY, ROOT, Cron, Task, load_all
 from shared.platform.tables import METADATA as PLATFORM
 from shared.schedule import slots
+from shared.strict_yaml import parse
 from shared.task import load
 
 TASKS = load_all()
@@ -55,6 +56,23 @@ def test_every_task_has_its_tests(task: Task) -> None:
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda t: t.name)
 def test_what_a_task_starts_exists(task: Task) -> None:
     assert set(task.starts) <= set(TASKS)
+
+
+def test_approvals_may_start_exactly_those_that_ask_for_them() -> None:
+    """A run above its caps asks, and whoever says `await_approval`, in main.py or in a room it uses alone."""
+    asking = {t.name for t in TASKS.values() if t.caps} | {"rotate_secrets"}
+    said = {f.parent.name for f in (ROOT / "shared").glob("*/*.py") if ".await_approval(" in f.read_text()}
+    said |= {f.parent.name for f in (ROOT / "functions").glob("*/main.py") if ".await_approval(" in f.read_text()}
+    assert said == {"rotation"}, "another room asks: name its tasks above, and in approvals' `starts`"
+    assert set(TASKS["approvals"].starts) == asking
+
+
+def test_what_must_never_be_replaced_is_no_rotators() -> None:
+    declared = {secret for task in TASKS.values() for secret in task.secrets}
+    never = set(parse((ROOT / "terraform" / "data" / "secrets.yaml").read_text(), "secrets.yaml")["never"])
+    rotated = {target["secret"] for target in TASKS["rotate_secrets"].params["targets"]}
+    assert never <= declared
+    assert not never & rotated
 
 
 @pytest.mark.parametrize("task", [t for t in TASKS.values() if t.trigger("every")], ids=lambda t: t.name)
