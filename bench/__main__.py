@@ -23,12 +23,16 @@ def main() -> None:
         return
     table = Table("what", "unit", "median", "min", "max", "n", title=result["name"])
     for row in result["results"]:
-        table.add_row(row["what"], row["unit"], *(f"{row[k]:,.1f}" for k in ("median", "min", "max")), str(row["n"]))
+        table.add_row(row["what"], row["unit"], *(_figure(row[k]) for k in ("median", "min", "max")), str(row["n"]))
     console = Console()
     console.print(table)
     for name, ratio in result["ratios"].items():
         mark = "[green]met[/]" if ratio["met"] else "[red]not met[/]"
         console.print(f"{name}: {ratio['value']:.2f} (goal {ratio['goal']}) {mark}")
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.4g}"
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ from shared.errors import Unavailable
 from shared.models.dataset import Dataset, Floats, Mask
 from shared.models.net import QUANTILES, Net, scaled
 
-_HIDDEN = 8
-_STEPS = 150
+_HIDDEN = 32
+_STEPS = 200
 _BATCH = 16_384
-_RATE = 0.02
+_RATE = 0.04
 _RIDGE = 1.0  # of the linear part, as logistic regression's; what is not linear has to earn more
-_RIDGE_HIDDEN = 8.0
+_RIDGE_HIDDEN = 16.0
 _SEED = 20_260_101
 
 
