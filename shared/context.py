@@ -67,6 +67,7 @@ class Context:
         """`deadline` is on the clock's monotonic scale; `params` are the effective ones, as plain data."""
         self.task = task
         self.run_id = opened.run_id
+        self.run_key = call.run_key  # the same for every index of a job
         self.attempt = opened.attempt
         self.actor = call.actor
         self.why = call.why

@@ -7,7 +7,7 @@ interval that says better, never trains on what was not known yet, and never lea
 from dataclasses import dataclass
 
 from shared.errors import Refused, Unavailable
-from shared.models import services, traffic
+from shared.models import services, shares, traffic
 from shared.models.baselines import BREACH, CES, LATENCY, THREAT
 from shared.models.dataset import Fitness
 from shared.models.deciding import Decision, decide
@@ -23,15 +23,19 @@ class Params:
     width_s: int
     least_accounts: int
     days: int
+    most_rows: int
     fitness: dict[str, Fitness]
 
 
 def run(ctx: Context, params: Params) -> dict[str, int]:
-    for name in ("promoted", "kept", "refused", "forecasts", "scores"):
+    for name in ("services", "promoted", "kept", "refused", "forecasts", "scores"):
         ctx.count(name, 0)
-    registry = Registry(ctx.objects("models"))
+    place = ctx.objects("models")
+    days = shares.gathered(ctx, place, days=params.days, most_rows=params.most_rows)
+    if days is None:
+        return ctx.counts  # another index has the last word
+    registry = Registry(place)
     windows = traffic.read(ctx, width_s=params.width_s, least_accounts=params.least_accounts)
-    days = services.read(ctx, days=params.days)
     missing: Unavailable | None = None
     decisions: list[Decision] = []
     try:
@@ -41,8 +45,9 @@ def run(ctx: Context, params: Params) -> dict[str, int]:
         missing = unavailable
     current = {model: registry.champion(model) for model in MODELS}
     if (sla := current["sla"]) is not None:
-        forecast(ctx, sla, days)
+        forecast(ctx, sla, days, shares.yesterday(ctx))
     score(ctx, current, windows)
+    shares.clear(ctx, place)
     if missing is not None:
         raise missing
     if unfit := [f"{one.model}: {one.unfit}" for one in decisions if one.unfit]:
@@ -54,11 +59,10 @@ def _train(
     ctx: Context, registry: Registry, windows: traffic.Windows, days: services.Days, params: Params
 ) -> list[Decision]:
     now = int(ctx.now.timestamp())
-    made = services.features(days)
     parts = {
         "sla": {
-            "breach": Part(services.breach(days, made), BREACH),
-            "latency": Part(services.latency(days, made), LATENCY),
+            "breach": Part(services.breach(days), BREACH),
+            "latency": Part(services.latency(days), LATENCY),
         },
         "threat": {"threat": Part(traffic.threat(windows, now=now), THREAT)},
         "ces": {"ces": Part(traffic.ces(windows, now=now), CES)},

@@ -1,7 +1,7 @@
 """What the current models say: forecasts of services, scores of windows. Plain arrays; no torch."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import numpy as np
 from sqlalchemy import text
@@ -40,15 +40,13 @@ _SCORE = text("""
            ces_version = excluded.ces_version, ces = excluded.ces, made_at = excluded.made_at""")
 
 
-def forecast(ctx: Context, model: Loaded, days: services.Days) -> None:
-    """Write the next 24 hours of each service whose newest day is yesterday."""
-    made = services.features(days)
-    yesterday = int((ctx.now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)).timestamp())
-    rows = np.flatnonzero((days.start == yesterday) & np.isfinite(made.x[:, :7]).all(axis=1))
-    x = made.x[rows]
-    slow: Mask = np.asarray(np.isfinite(x).all(axis=1))
-    breach = model.parts["breach"].predict(np.nan_to_num(x))
-    latency = np.exp(model.parts["latency"].predict(np.nan_to_num(x)))
+def forecast(ctx: Context, model: Loaded, days: services.Days, newest: datetime) -> None:
+    """Write the next 24 hours of each service whose newest day began at `newest`."""
+    unanswered = services.FEATURES.index("latency_day")
+    rows = days[(days.start == int(newest.timestamp())) & np.isfinite(days.x[:, :unanswered]).all(axis=1)]
+    slow: Mask = np.asarray(np.isfinite(rows.x).all(axis=1))
+    breach = model.parts["breach"].predict(np.nan_to_num(rows.x))
+    latency = np.exp(model.parts["latency"].predict(np.nan_to_num(rows.x)))
     for first in range(0, len(rows), _BATCH):
         part = slice(first, first + _BATCH)
         quantiles = [
@@ -61,14 +59,14 @@ def forecast(ctx: Context, model: Loaded, days: services.Days) -> None:
                 {
                     "version": model.version,
                     "now": ctx.clock.now(),
-                    "services": days.service[rows[part]].tolist(),
+                    "services": rows.service[part].tolist(),
                     "breach": breach[part].tolist(),
                     "p50": quantiles[0],
                     "p90": quantiles[1],
                     "p95": quantiles[2],
                 },
             )
-            ctx.count("forecasts", len(rows[part]))
+            ctx.count("forecasts", len(rows.service[part]))
 
 
 def score(ctx: Context, models: Mapping[str, Loaded | None], windows: traffic.Windows) -> None:

@@ -48,9 +48,9 @@ _MEMORY = 0.1
 
 # The operator's word goes before an incident's, and that before an indicator's; then what the window was given.
 _WINDOWS = text("""
-    select extract(epoch from w.window_start) as start, w.requests, w.error_ratio, w.failure_ratio, w.suspicious_ratio,
-           w.bot_ratio, w.indicator_matches, w.asn_entropy, w.path_entropy, w.rate_change, w.rate_limited, w.blocked,
-           w.incidents,
+    select cast(extract(epoch from w.window_start) as double precision) as start, w.requests, w.error_ratio,
+           w.failure_ratio, w.suspicious_ratio, w.bot_ratio, w.indicator_matches, w.asn_entropy, w.path_entropy,
+           w.rate_change, w.rate_limited, w.blocked, w.incidents,
            coalesce((select cast(l.is_attack as integer)
                        from window_label l
                       where l.window_start = w.window_start
@@ -65,7 +65,7 @@ _WINDOWS = text("""
        and w.window_start < :until
      order by w.window_start""")
 _SPAN = text("select min(window_start) as first, max(window_start) as last from ml_window where width_s = :width")
-_CHUNK = timedelta(days=365)
+_CHUNK = 20_000  # windows, some tens of megabytes as rows
 
 
 @dataclass(frozen=True)
@@ -109,15 +109,16 @@ NAMES = (
 
 
 def read(ctx: Context, *, width_s: int, least_accounts: int) -> Windows:
-    """The windows there are, read a year at a time."""
+    """The windows there are."""
     parts: list[Windows] = []
+    chunk = timedelta(seconds=_CHUNK * width_s)
     with ctx.read() as connection:
         span = connection.execute(_SPAN, {"width": width_s}).one()
         at: datetime | None = span.first
         while at is not None and at <= span.last:
-            binds = {"width": width_s, "least": least_accounts, "since": at, "until": at + _CHUNK}
+            binds = {"width": width_s, "least": least_accounts, "since": at, "until": at + chunk}
             parts.append(Windows.of([tuple(row) for row in connection.execute(_WINDOWS, binds)], width_s))
-            at += _CHUNK
+            at += chunk
     if not parts:
         return Windows.of([], width_s)
     columns = {name: np.concatenate([part[name] for part in parts]) for name in NAMES}

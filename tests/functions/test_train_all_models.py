@@ -3,7 +3,9 @@
 import importlib.util
 import json
 import random
+import shutil
 import sys
+import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -12,20 +14,25 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from shared import objects
-from shared.call import of_slot
+from shared import objects, plans
+from shared.call import by_hand
 from shared.database import Database
 from shared.errors import Outcome
-from shared.manifest import Cron
+from shared.manifest import FUNCTIONS, load_all
+from shared.models import services, shares
 from shared.models.registry import MODELS, Registry
+from shared.models.services import Days
 from shared.platform import demo_accounts, demo_telemetry
 from shared.platform.demo_world import TELEMETRY_DAYS, World
+from shared.result import Result, together
 from shared.settings import Settings
 from tests.conftest import NOW, RunTask
 from tests.parts import missing
 
 Rows = Callable[..., list[Any]]
-SLOT = of_slot(Cron("37 14 * * *"), NOW)
+Train = Callable[..., Result]
+Ask = Callable[..., uuid.UUID]
+INDEXES = load_all()["train_all_models"].run.tasks
 
 
 @pytest.fixture
@@ -49,11 +56,36 @@ def registry(settings: Settings) -> Registry:
     return Registry(objects.at(settings.bucket("models")))
 
 
+@pytest.fixture
+def ask(db: Database) -> Ask:
+    """A request for a run."""
+
+    def request(params: dict[str, Any] | None = None) -> uuid.UUID:
+        with db.transaction() as connection:
+            return plans.request_run(
+                connection, task="train_all_models", actor="tester", why="a test", params=params, now=NOW
+            )
+
+    return request
+
+
+@pytest.fixture
+def train(run_task: RunTask, ask: Ask) -> Train:
+    """Every index of the job, one after the other, as `keeper run` does."""
+
+    def run(indexes: int = INDEXES, *, params: dict[str, Any] | None = None, **more: Any) -> Result:
+        asked = ask(params)
+        calls = [by_hand(asked, shard=index) for index in range(indexes)]
+        return together([run_task("train_all_models", call, **more) for call in calls])
+
+    return run
+
+
 @pytest.mark.usefixtures("_torch", "world")
 def test_each_model_is_decided_with_numbers_and_what_is_current_scores(
-    run_task: RunTask, rows: Rows, registry: Registry, db: Database
+    train: Train, rows: Rows, registry: Registry, settings: Settings
 ) -> None:
-    result = run_task("train_all_models", SLOT)
+    result = train()
     assert result.outcome is Outcome.OK, result.error
     assert result.counts["promoted"] + result.counts["kept"] == len(MODELS)
     decided = {row.model: row for row in rows("select * from training_run")}
@@ -67,14 +99,14 @@ def test_each_model_is_decided_with_numbers_and_what_is_current_scores(
     scored = rows("select * from platform_score")
     assert len(scored) == result.counts["scores"] == 48
     assert all(0 <= row.ces <= 100 and row.ces_version == decided["ces"].version for row in scored)
-    assert run_task("train_all_models", SLOT).outcome is Outcome.SKIPPED
+    assert not list(objects.at(settings.bucket("models")).list("sla/shares/"))
 
     # Promoted by hand, the model scores at the next run, also where there is no torch.
     registry.point("sla", decided["sla"].version, by="me", why="a test", now=NOW)
     hidden = sys.modules["torch"]
     sys.modules["torch"] = None  # type: ignore[assignment]
     try:
-        without = run_task("train_all_models")
+        without = train()
     finally:
         sys.modules["torch"] = hidden
     assert without.outcome is Outcome.UNAVAILABLE
@@ -95,9 +127,9 @@ def test_each_model_is_decided_with_numbers_and_what_is_current_scores(
 
 @pytest.mark.usefixtures("_torch")
 def test_with_no_data_each_model_is_refused_and_nothing_is_current(
-    run_task: RunTask, rows: Rows, registry: Registry
+    train: Train, rows: Rows, registry: Registry
 ) -> None:
-    result = run_task("train_all_models", SLOT)
+    result = train()
     assert (result.outcome, result.counts["refused"], result.counts["scores"]) == (Outcome.OK, 3, 0)
     for row in rows("select * from training_run"):
         assert row.decision == "refused"
@@ -106,11 +138,11 @@ def test_with_no_data_each_model_is_refused_and_nothing_is_current(
 
 
 @pytest.mark.usefixtures("_torch")
-def test_a_leak_is_refused_and_said_aloud_while_the_others_go_on(run_task: RunTask, rows: Rows, db: Database) -> None:
+def test_a_leak_is_refused_and_said_aloud_while_the_others_go_on(train: Train, rows: Rows, db: Database) -> None:
     with db.transaction() as connection:
         demo_telemetry._windows(connection, World.of(NOW, random.Random(1)))
         connection.execute(text("update ml_window set error_ratio = cast(is_attack as integer)"))
-    result = run_task("train_all_models", SLOT)
+    result = train()
     assert result.outcome is Outcome.REFUSED
     assert "feature error_ratio of threat alone gives the answer away" in (result.error or "")
     assert {row.model: row.decision for row in rows("select * from training_run")}["ces"] == "promoted"
@@ -118,7 +150,7 @@ def test_a_leak_is_refused_and_said_aloud_while_the_others_go_on(run_task: RunTa
 
 @pytest.mark.usefixtures("_torch")
 def test_windows_with_fewer_accounts_than_k_teach_nothing_and_labels_go_by_their_source(
-    run_task: RunTask, rows: Rows, db: Database, settings: Settings
+    train: Train, rows: Rows, db: Database, settings: Settings
 ) -> None:
     with db.transaction() as connection:
         demo_telemetry._windows(connection, World.of(NOW, random.Random(1)))
@@ -131,7 +163,7 @@ def test_windows_with_fewer_accounts_than_k_teach_nothing_and_labels_go_by_their
                    unnest(array['operator', 'incident', 'indicator']) as source"""),
             {"now": NOW},
         )
-    run_task("train_all_models", SLOT)
+    train()
     assert {row.reason for row in rows("select reason from training_run where model <> 'sla'")} == {
         "too little data: 0 rows of threat, 500 are needed",
         "too little data: 0 rows of ces, 500 are needed",
@@ -139,7 +171,46 @@ def test_windows_with_fewer_accounts_than_k_teach_nothing_and_labels_go_by_their
     with db.transaction() as connection:
         connection.execute(text("update ml_window set accounts = 20"))
         connection.execute(text("delete from training_run"))
-    run_task("train_all_models", params={"fitness": {m: {"rows": 500, "days": 28, "rarer": 61} for m in MODELS}})
+    train(params={"fitness": {m: {"rows": 500, "days": 28, "rarer": 61} for m in MODELS}})
     reason = rows("select reason from training_run where model = 'threat'")[0][0]
     assert "is there 60 times" in reason, "the operator's word goes before the others'"
     assert not list(Path(settings.bucket("models")).rglob("threat/versions/*"))
+
+
+@pytest.mark.usefixtures("world")
+def test_it_makes_no_difference_over_how_many_indexes_services_are_shared_out(
+    train: Train, rows: Rows, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    seen: list[Days] = []
+    monkeypatch.setattr(shares, "clear", lambda ctx, place: None)
+    folder = Path(settings.bucket("models")) / "sla" / "shares"
+    for tasks in (1, 3):
+        copied = tmp_path / str(tasks) / "train_all_models"
+        shutil.copytree(FUNCTIONS / "train_all_models", copied)
+        declared = (copied / "task.yaml").read_text().replace(f"tasks: {INDEXES}", f"tasks: {tasks}")
+        (copied / "task.yaml").write_text(declared)
+        result = train(tasks, functions=copied.parent)
+        assert result.counts["services"] == rows("select count(distinct service_id) from aggregated_analytics")[0][0]
+        left = list(folder.glob("*/*.npz"))
+        assert len(left) == tasks
+        seen.append(Days.together([Days.load(share.read_bytes()) for share in left]))
+        shutil.rmtree(folder)
+    assert services.breach(seen[0]).hash() == services.breach(seen[1]).hash()
+    assert services.latency(seen[0]).hash() == services.latency(seen[1]).hash()
+    assert len(set(seen[0].weight.tolist())) > 1, "an account's services share its say"
+
+
+@pytest.mark.usefixtures("world")
+def test_an_index_killed_while_it_sums_up_goes_on_and_no_other_does_it_too(
+    ask: Ask, run_task: RunTask, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)  # to see which one comes so far
+    place = objects.at(settings.bucket("models"))
+    for order, ended in (((0, 1, 2, 3), {Outcome.OK}), ((0, 1, 3, 2), {Outcome.OK, Outcome.UNAVAILABLE})):
+        asked = ask()
+        with place.create(f"sla/shares/{asked}/merged-by") as stream:
+            stream.write(b"2")
+        results = [run_task("train_all_models", by_hand(asked, shard=index)) for index in order]
+        assert {result.outcome for result in results} == ended
+        assert [r.outcome for r in results[:-1]] == [Outcome.OK] * 3
