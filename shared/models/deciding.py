@@ -4,6 +4,7 @@ import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import text
@@ -13,7 +14,7 @@ from shared.context import Context
 from shared.manifest import code_version
 from shared.models.dataset import Fitness, TooLittle, Unfit
 from shared.models.registry import Registry
-from shared.models.trial import Part, hold
+from shared.models.trial import Part, Trial, hold
 
 _KNOWN = text("select version, decision from training_run where id = :id")
 
@@ -62,7 +63,7 @@ def decide(ctx: Context, registry: Registry, model: str, parts: Mapping[str, Par
         "data_hash": trial.data_hash,
         "location": registry.location(model, version),
     }
-    _write(ctx, row, trial.decision, trial.reason, kept)
+    _write(ctx, row, trial.decision, trial.reason, kept, losses=_losses(model, trial))
     if trial.decision == "promoted":
         _promote(ctx, registry, model, version)
     return Decision(model, trial.decision, trial.reason)
@@ -72,10 +73,30 @@ def _promote(ctx: Context, registry: Registry, model: str, version: str) -> None
     registry.point(model, version, by=ctx.task.name, why="better than every baseline and the champion", now=ctx.now)
 
 
-def _write(ctx: Context, row: Mapping[str, Any], decision: str, reason: str, more: Mapping[str, Any]) -> None:
+def _losses(model: str, trial: Trial) -> dict[str, int]:
+    """Each part's loss and those it was tried against, in millionths, as counts of the run."""
+    found: dict[str, int] = {}
+    for part, compared in trial.baselines.items():
+        under = model if part == model else f"{model}.{part}"
+        said = {"model": trial.metrics[part]["loss"], **{name: one["loss"] for name, one in compared.items()}}
+        found |= {f"{under}.{name.replace(' ', '_')}.loss_e6": round(1e6 * loss) for name, loss in said.items()}
+    return found
+
+
+def _write(
+    ctx: Context,
+    row: Mapping[str, Any],
+    decision: str,
+    reason: str,
+    more: Mapping[str, Any],
+    *,
+    losses: Mapping[str, int] = MappingProxyType({}),
+) -> None:
     empty = {"metrics": "{}", "baselines": "{}"}
     binds = {**row, **empty, **more, "decision": decision, "reason": reason, "finished": ctx.clock.now()}
     with ctx.begin() as connection:
         connection.execute(_WRITE, binds)
         ctx.count(decision)
+        for name, by in {f"{row['model']}.{decision}": 1, **losses}.items():
+            ctx.count(name, by)
     ctx.log.info("decided about a model", model=row["model"], decision=decision, reason=reason)

@@ -38,6 +38,8 @@ CES_FEATURES = (
     "suspicious_day",
     "hour_sine",
     "hour_cosine",
+    "weekday_sine",
+    "weekday_cosine",
 )
 
 # An answer is believed to be known a day after its window: whoever labels needs time.
@@ -174,7 +176,7 @@ def effectiveness(w: Windows) -> Floats:
 def ces_features(w: Windows) -> Floats:
     """A row a window, as CES_FEATURES names them."""
     score = effectiveness(w)
-    turn = 2 * np.pi * (w.start % 86_400) / 86_400
+    day, week = (2 * np.pi * (w.start % span) / span for span in (86_400, 7 * 86_400))
     return np.column_stack(
         [
             score,
@@ -186,8 +188,10 @@ def ces_features(w: Windows) -> Floats:
             w["incidents"],
             np.log(np.maximum(np.nan_to_num(w["rate_change"], nan=1.0), 1e-3)),
             _mean_before(w.start, w["suspicious_ratio"], _AHEAD_S),
-            np.sin(turn),
-            np.cos(turn),
+            np.sin(day),
+            np.cos(day),
+            np.sin(week),
+            np.cos(week),
         ]
     )
 

@@ -11,7 +11,15 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, select, text
 
-from shared.platform import demo_accounts, demo_hostile, demo_products, demo_security, demo_telemetry, demo_trail
+from shared.platform import (
+    demo_accounts,
+    demo_hostile,
+    demo_products,
+    demo_security,
+    demo_telemetry,
+    demo_trail,
+    demo_windows,
+)
 from shared.platform.accounts import user_profile
 from shared.platform.demo_world import TELEMETRY_DAYS, World
 from shared.platform.partitions import create_ahead
@@ -22,6 +30,7 @@ _SEED = 20260101
 _PARTS: tuple[Callable[[Connection, World], dict[str, int]], ...] = (
     demo_accounts.load,
     demo_telemetry.load,
+    demo_windows.load,
     demo_trail.load,
     demo_security.load,
     demo_products.load,

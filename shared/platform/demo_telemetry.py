@@ -1,4 +1,4 @@
-"""The demo's raw telemetry of 45 days, older rollups by day, page scans, and the windows models learn from."""
+"""The demo's raw telemetry of 45 days, older rollups by day, and page scans."""
 
 import math
 import random
@@ -8,12 +8,11 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from shared.platform.demo_world import TELEMETRY_DAYS, Service, World
-from shared.platform.learning import ml_window
 from shared.platform.load import copy_lines, copy_rows
 from shared.platform.telemetry import aggregated_analytics, endpoints, lighthouse_scan
 
 ROWS_A_DAY = 4450  # some 200,000 in all
-_PINGS_A_DAY = 48  # a service: every half hour
+_PINGS_A_DAY = 24  # a service: every hour
 
 _COLUMNS = (
     "last_tested id account_id service_id url status_code response_time error ip_address location asn isp"
@@ -35,17 +34,18 @@ _DEVICES = (
     ("mobile", "iOS", "Safari"),
     ("tablet", "Android", "Chrome"),
 )
+_TURNED_AWAY = (401, 404, 403, 403, 403, 429, 429)
 _PATHS = ("/", "/login", "/pricing", "/api/v1/items", "/api/v1/items/1", "/docs", "/blog")
+_HOSTILE_EVERY = 16  # of a day's requests, where it has attacks
 _PROBES = ("/.env", "/wp-login.php", "/admin.php", "/.git/config", "/xmlrpc.php")
 
 
 def load(connection: Connection, world: World) -> dict[str, int]:
-    """Raw rows of the last 45 days; rollups of the 135 days before; scans of 30 days; windows of 180 days."""
+    """Raw rows of the last 45 days; rollups of the 135 days before; scans of 30 days."""
     return {
         "endpoints": copy_lines(connection, endpoints, _COLUMNS, _raw(world)),
         "aggregated_analytics": _rollups(connection, world),
         "lighthouse_scan": _scans(connection, world),
-        "ml_window": _windows(connection, world),
     }
 
 
@@ -68,7 +68,12 @@ def _pings(world: World, begin: datetime) -> Iterator[str]:
         for slot in range(_PINGS_A_DAY):
             at = begin + step * (slot + rng.random())
             down = next((o for o in outages if o.start <= at < (o.end or world.now)), None) if outages else None
-            ms = service.base_ms * (1 + 0.3 * math.sin(at.hour / 24 * math.tau)) * rng.lognormvariate(0, 0.2)
+            ms = (
+                service.base_ms
+                * service.load(at)
+                * (1 + 0.3 * math.sin(at.hour / 24 * math.tau))
+                * rng.lognormvariate(0, 0.2)
+            )
             result = f"200\t{ms:.1f}\t\\N"
             if down is not None and down.cause == "slow answers":
                 result = f"200\t{ms * 20:.1f}\t\\N"
@@ -85,7 +90,7 @@ def _requests(world: World, begin: datetime, count: int) -> Iterator[str]:
     rng = world.rng
     attacks = [a for a in world.attacks if begin <= a < begin + timedelta(days=1)]
     for number in range(count):
-        hostile = bool(attacks) and number % 4 == 0
+        hostile = bool(attacks) and number % _HOSTILE_EVERY == 0
         at = begin + timedelta(seconds=86400 * _daytime(rng))
         if hostile:
             at = rng.choice(attacks) + timedelta(seconds=rng.uniform(0, 3600))
@@ -95,16 +100,20 @@ def _requests(world: World, begin: datetime, count: int) -> Iterator[str]:
 
 
 def _request(rng: random.Random, world: World, at: datetime, *, hostile: bool) -> str:
-    account = world.accounts[min(int(rng.expovariate(0.15)), len(world.accounts) - 1)]
+    # some accounts have more visitors than others, and all have some: in most hours there are twenty of them
+    account = world.accounts[int(len(world.accounts) * rng.random() ** 1.3)]
     network = rng.choice(_NETWORKS[2:4] if hostile else _NETWORKS)
     device = ("server", "Linux", "curl") if hostile else rng.choice(_DEVICES)
     path = rng.choice(_PROBES if hostile else _PATHS)
-    status = rng.choice((401, 403, 404, 404, 429)) if hostile else 500 if rng.random() < 0.004 else 200
-    bot = "t" if hostile or rng.random() < 0.03 else "f"
+    bot = "t" if rng.random() < (0.8 if hostile else 0.03) else "f"
+    status = 500 if rng.random() < 0.004 else 404 if bot == "t" and rng.random() < 0.15 else 200
+    if hostile:
+        status = rng.choice(_TURNED_AWAY)
+    known = "t" if hostile and rng.random() < 0.6 else "f"  # to an indicator
     return (
         f"{at.isoformat()}\t{world.uuid()}\t{account.account_id}\t\\N\thttps://{account.domain}{path}"
         f"\t{status}\t{rng.lognormvariate(4.2, 0.5):.1f}\t\\N\t{network[0]}\t{network[1]}\t{network[2]}\t{network[3]}"
-        f"\t{device[0]}\t{device[1]}\t{device[2]}\t{bot}\t{'t' if hostile else 'f'}\tt"
+        f"\t{device[0]}\t{device[1]}\t{device[2]}\t{bot}\t{known}\tt"
         f'\t{{"method": "GET", "path": "{path}"}}\n'
     )
 
@@ -136,7 +145,7 @@ def _rollup(rng: random.Random, service: Service, day: datetime) -> tuple[object
         if o.end is not None and o.cause != "slow answers"
     )
     errors = round(2880 * down_s / 86400)
-    typical = service.base_ms * rng.lognormvariate(0, 0.05)
+    typical = service.base_ms * service.load(day) * rng.lognormvariate(0, 0.05)
     return (
         service.account.account_id,
         service.service_id,
@@ -172,47 +181,3 @@ def _scans(connection: Connection, world: World) -> int:
             seen = (*scores, *vitals, None) if rng.random() > 0.01 else (*[None] * 7, "the page did not load")
             rows.append((account.account_id, page, f"https://{account.domain}/", *seen, at))
     return copy_rows(connection, lighthouse_scan, columns, rows)
-
-
-def _windows(connection: Connection, world: World) -> int:
-    columns = (
-        "window_start width_s accounts requests error_ratio failure_ratio suspicious_ratio bot_ratio indicator_matches"
-        " asn_entropy path_entropy rate_change rate_limited blocked incidents is_attack created_at"
-    )
-    attacked = set(world.attacks)
-    hour = world.now.replace(minute=0, second=0, microsecond=0)
-    rows, before = [], 200
-    for number in range(180 * 24, 0, -1):
-        start = hour - timedelta(hours=number)
-        row, before = _window(world, start, before, attack=start in attacked)
-        rows.append(row)
-    return copy_rows(connection, ml_window, columns, rows)
-
-
-def _window(world: World, start: datetime, before: int, *, attack: bool) -> tuple[tuple[object, ...], int]:
-    """One hour. Attacks are not all alike and quiet hours are not all clean, so nothing separates them perfectly."""
-    rng = world.rng
-    force = rng.betavariate(2, 3) if attack else rng.betavariate(1, 40)
-    requests = max(20, int(rng.gauss(180 + 120 * math.sin((start.hour - 6) / 24 * math.tau), 25) * (1 + 2 * force)))
-    suspicious = min(1.0, force * rng.uniform(0.3, 0.9) + rng.betavariate(1, 80))
-    caught = suspicious * rng.betavariate(5, 2)
-    row = (
-        start,
-        3600,
-        rng.randint(22, len(world.accounts)),
-        requests,
-        round(rng.betavariate(1, 120) + 0.3 * suspicious, 5),
-        round(rng.betavariate(1, 150) + 0.1 * force, 5),
-        round(suspicious, 5),
-        round(min(1.0, rng.betavariate(2, 40) + 0.6 * force), 5),
-        int(requests * suspicious * rng.random() * 0.5),
-        round(max(0.0, rng.gauss(2.1 - 0.8 * force, 0.15)), 4),
-        round(max(0.0, rng.gauss(2.6 + 0.9 * force, 0.2)), 4),
-        round(requests / before, 4),
-        int(requests * caught * 0.4),
-        int(requests * caught * 0.6),
-        sum(o.start <= start < (o.end or world.now) for s in world.services for o in s.outages),
-        attack,
-        start + timedelta(hours=1),
-    )
-    return row, requests

@@ -2,8 +2,9 @@
 
 import random
 import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 ACCOUNTS = 40
 TELEMETRY_DAYS = 45  # raw rows
@@ -48,6 +49,7 @@ _LAST = (
     "Ostrom",
     "Pascal",
 )
+_WEEK = (1.06, 1.10, 1.10, 1.06, 1.0, 0.85, 0.83)
 _KINDS = ("http", "http", "http", "http", "tls", "tcp")
 
 
@@ -86,6 +88,12 @@ class Service:
     url: str
     base_ms: float
     outages: tuple[Outage, ...]
+    strained: Mapping[date, float]  # days on which it answered more slowly than usual, and by how much
+
+    def load(self, moment: datetime) -> float:
+        """The factor of its usual response time on that day: less at weekends, more before it fails."""
+        day = moment.date()
+        return _WEEK[day.weekday()] * self.strained.get(day, 1.0)
 
     def outage_at(self, moment: datetime) -> Outage | None:
         """The outage at `moment`, if there was one."""
@@ -114,8 +122,7 @@ class World:
             for _ in range(rng.choice((1, 1, 2) if account.tier == "free" else (2, 2, 3))):
                 services.append(_service(len(services) + 1, account, accounts.index(account) + 1, now, rng))
         hour = now.replace(minute=0, second=0, microsecond=0)
-        attacks = sorted({hour - timedelta(hours=rng.randrange(1, 180 * 24)) for _ in range(220)})
-        return cls(now, rng, accounts, tuple(services), tuple(attacks))
+        return cls(now, rng, accounts, tuple(services), tuple(sorted(_attacks(hour, rng))))
 
     @property
     def held(self) -> Account:
@@ -148,6 +155,9 @@ def _account(number: int, now: datetime, rng: random.Random) -> Account:
 def _service(number: int, account: Account, page_id: int, now: datetime, rng: random.Random) -> Service:
     kind = rng.choice(_KINDS)
     name = rng.choice(("api", "www", "shop", "auth", "media", "status"))
+    outages = tuple(outage for _ in range(rng.choice((0, 0, 1, 2, 3))) for outage in _fault(now, rng))
+    if number == 3:
+        outages += (Outage(now - timedelta(minutes=25), None, "major", "connection refused"),)
     place = {"http": f"https://{name}.{account.domain}/health", "tls": f"tls://{name}.{account.domain}:443"}
     return Service(
         service_id=number,
@@ -157,14 +167,40 @@ def _service(number: int, account: Account, page_id: int, now: datetime, rng: ra
         name=f"{name}-{number}",
         url=place.get(kind, f"tcp://{name}.{account.domain}:5432"),
         base_ms=round(rng.lognormvariate(4.6, 0.6), 1),
-        outages=tuple(_outage(now, rng) for _ in range(rng.choice((0, 1, 2, 3, 6))))
-        + ((Outage(now - timedelta(minutes=25), None, "major", "connection refused"),) if number == 3 else ()),
+        outages=outages,
+        strained=_strained(outages, now, rng),
     )
 
 
-def _outage(now: datetime, rng: random.Random) -> Outage:
+def _attacks(hour: datetime, rng: random.Random) -> set[datetime]:
+    """Hours of the last 180 days, some in a row; most from Friday to Sunday, when fewer people look."""
+    found: set[datetime] = set()
+    while len(found) < 240:
+        ago, lasts = rng.randrange(1, 180 * 24), rng.choice((1, 2, 3, 5))
+        if (hour - timedelta(hours=ago)).weekday() >= 4 or rng.random() < 0.05:
+            found |= {hour - timedelta(hours=max(1, ago - n)) for n in range(lasts)}
+    return found
+
+
+def _fault(now: datetime, rng: random.Random) -> Iterator[Outage]:
+    """Something that was released on a working day and fails at about the same time each day until it is mended."""
     start = now - timedelta(days=rng.uniform(1, 180))
+    start -= timedelta(days=max(0, start.weekday() - 4))
     severity, cause = rng.choice(
         (("minor", "slow answers"), ("major", "timeout"), ("major", "status 503"), ("critical", "connection refused"))
     )
-    return Outage(start, start + timedelta(minutes=rng.uniform(5, 240)), severity, cause)
+    while start < now - timedelta(hours=5):
+        yield Outage(start, start + timedelta(minutes=rng.uniform(5, 240)), severity, cause)
+        if rng.random() < 0.35:
+            return
+        start += timedelta(days=1, minutes=rng.gauss(0, 30))
+
+
+def _strained(outages: Sequence[Outage], now: datetime, rng: random.Random) -> dict[date, float]:
+    """Most failures announce themselves by slower answers the day before; not every slow day is followed by one."""
+    days = [now.date() - timedelta(days=n) for n in range(182)]
+    strained = {day: rng.uniform(1.1, 1.4) for day in days if rng.random() < 0.02}
+    for outage in outages:
+        if outage.cause != "connection refused":
+            strained[outage.start.date() - timedelta(days=1)] = rng.uniform(1.3, 2.0)
+    return strained

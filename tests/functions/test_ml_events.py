@@ -5,17 +5,22 @@ import itertools
 import json
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 
 from shared.call import of_message, of_slot
 from shared.clock import rfc3339
 from shared.errors import Outcome
 from shared.manifest import Every
 from shared.result import Result
+from shared.settings import Settings
 from tests.conftest import NOW, RunTask
+from tests.relay.kafka_broker import kafka_broker
 
 Rows = Callable[..., list[Any]]
 Send = Callable[..., Result]
@@ -87,6 +92,24 @@ def test_what_is_no_label_is_put_aside_with_its_reason_and_the_others_are_kept(s
 
 def test_windows_exactly_at_the_edges_count(send: Send, rows: Rows) -> None:
     assert send(label(at=NOW), label(at=NOW - timedelta(days=400))).counts["labels"] == 2
+
+
+def test_a_minute_drains_a_flood_from_kafka_into_as_many_rows_as_there_are_windows(
+    run_task: RunTask, settings: Settings, rows: Rows, tmp_path: Path
+) -> None:
+    """And the next goes on where it ended: what was said twice is still one row, what is no label is put aside."""
+    flood = [label(at=NOW - HOUR * (n % 3), said=NOW - timedelta(seconds=n)) for n in range(1500)]
+    with kafka_broker(tmp_path) as broker:
+        producer = Producer({"bootstrap.servers": broker.servers})
+        for body in (*map(json.dumps, flood), "poison"):
+            producer.produce("ml-training-events", body.encode())
+        assert producer.flush(30) == 0
+        using = replace(settings, environ={**settings.environ, "KAFKA_SERVERS": broker.servers})
+        minutes = [run_task("ml_events", of_slot(Every(60), NOW + timedelta(minutes=n)), using=using) for n in range(2)]
+    assert (minutes[0].outcome, minutes[0].counts["events"]) == (Outcome.REFUSED, 1501)
+    assert (minutes[1].outcome, minutes[1].counts["events"]) == (Outcome.OK, 0)
+    assert rows("select count(*) from window_label")[0][0] == 3
+    assert [row.reason for row in rows("select reason from groundskeeper.dead_letter")] == ["the message is not JSON"]
 
 
 def test_without_kafka_the_minute_has_nothing_to_do(run_task: RunTask) -> None:
