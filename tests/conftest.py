@@ -84,6 +84,7 @@ def memory() -> Path | None:
 def server() -> Iterator[Postgres]:
     """The newest PostgreSQL there is (18, from the package)."""
     with Postgres.temporary(parent=memory()) as started:
+        _leave_alone(started)
         yield started
 
 
@@ -91,7 +92,14 @@ def server() -> Iterator[Postgres]:
 def each_server(request: pytest.FixtureRequest) -> Iterator[Postgres]:
     """PostgreSQL 15 and 18 in turn, for what must hold on both."""
     with Postgres.temporary(binaries=find_binaries(request.param), parent=memory()) as started:
+        _leave_alone(started)
         yield started
+
+
+def _leave_alone(server: Postgres) -> None:
+    """Let no autovacuum come between what a test does and what it then counts."""
+    server.execute("alter system set autovacuum_naptime = '1h'")
+    server.execute("select pg_reload_conf()")
 
 
 def prepare(server: Postgres, name: str) -> str:

@@ -69,16 +69,18 @@ def up(*, once: bool = False, demo: bool = True, isolated: bool = False, gcs: bo
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let SIGTERM end the plane as Ctrl-C does."""
+    """Let SIGTERM end the plane as Ctrl-C does, and Ctrl-C also where a script started it in the background, which
+    leaves SIGINT ignored."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Plane:

@@ -111,7 +111,9 @@ def _index_first(engine: Engine, branch: Branch, revision: str) -> None:
     wanted = getattr(
         ScriptDirectory.from_config(configuration(branch)).get_revision(revision).module, "concurrently", {}
     )
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    with engine.connect() as connection:
+        connection.connection.rollback()  # a pool that looks whether a connection lives leaves a transaction open
+        connection.execution_options(isolation_level="AUTOCOMMIT")
         for index, on in wanted.items():
             if connection.execute(_UNFINISHED, {"index": index}).first() is not None:
                 connection.exec_driver_sql(f"drop index concurrently {index}")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from shared import secrets
+from shared import erasure, secrets
 from shared.accounts import progress
 from shared.call import Call, Request, of_message, of_request
 from shared.clock import rfc3339
@@ -66,7 +66,7 @@ class Late:
         """What Stripe has told was delivered often enough."""
         self._told.clear()
 
-    def telemetry(self, name: str) -> Result:
+    def telemetry(self, name: str, ends: Outcome = Outcome.OK) -> Result:
         """A request and a bug report of the account."""
         base = {"occurred_at": rfc3339(self._world.clock.now()), "account_id": name}
         many = [
@@ -82,6 +82,7 @@ class Late:
         return self._done(
             "telemetry_ingest",
             of_message({"message": {"messageId": str(uuid.uuid4()), "data": data}, "subscription": "app-events"}),
+            ends,
         )
 
     def sync(self, name: str) -> int:
@@ -95,9 +96,9 @@ class Late:
     def sweep(self) -> Result:
         return self._done("sync_subscriptions", None)
 
-    def _done(self, task: str, call: Call | None) -> Result:
+    def _done(self, task: str, call: Call | None, ends: Outcome = Outcome.OK) -> Result:
         result = self._run(task, call, using=self._using)
-        assert result.outcome is Outcome.OK, (task, result.error)
+        assert result.outcome is ends, (task, result.error)
         return result
 
 
@@ -122,6 +123,21 @@ def test_late_events_valid_tokens_and_the_sweep_bring_nothing_back(world: World,
     assert ask(token=world.token("gone7f3a")) == receipt
     assert late.telemetry("kept91bc").counts["erased"] == 0
     assert world.traces("kept91bc")["endpoints"] == 3
+
+
+def test_without_the_key_that_tells_the_erased_nothing_is_taken_until_it_is_back(
+    world: World, ask: Ask, late: Late, using: Settings
+) -> None:
+    world.account("gone7f3a", customer=False)
+    assert ask(token=world.token("gone7f3a"))[0] == 200
+    assert using.secrets_folder is not None
+    key, aside = using.secrets_folder / erasure.KEY, using.secrets_folder / "aside"
+    key.rename(aside)
+    refused = late.telemetry("gone7f3a", Outcome.RETRY)
+    assert f"without the secret {erasure.KEY}" in (refused.error or "")
+    assert world.traces("gone7f3a") == {}
+    aside.rename(key)
+    assert late.telemetry("gone7f3a").counts["erased"] == 2
 
 
 def test_whoever_pays_for_an_erased_account_is_named_in_a_warning(
