@@ -36,6 +36,7 @@ from shared.laptop.postgres import Postgres
 from shared.laptop.processes import NotStartedError
 from shared.manifest import FUNCTIONS, Every
 from shared.migrations import run as migrations
+from shared.result import Result
 from shared.task import load
 
 PROJECT = "demo-groundskeeper"
@@ -186,7 +187,8 @@ def _latencies(bench: Bench, mode: str) -> list[float]:
     clock = _BeforeTheFull(LISTENING_S)
     runner = load(FUNCTIONS / "outbox_relay").runner(settings, clock)
     slot = of_slot(Every(5), clock.now())
-    thread = threading.Thread(target=lambda: runner.execute(slot))
+    ended: list[Result] = []
+    thread = threading.Thread(target=lambda: ended.append(runner.execute(slot)))
     thread.start()
     end = time.monotonic() + LISTENING_S - 6  # the last tick, five seconds before the full, finds the last event
     while time.monotonic() < end:
@@ -203,9 +205,12 @@ def _latencies(bench: Bench, mode: str) -> list[float]:
     thread.join()
     runner.close()
     with bench.db.transaction() as connection:
-        found = [float(value) for value in connection.scalars(_LATENCY)]
+        found = connection.scalars(_LATENCY).all()
         connection.execute(text("delete from outbox_event"))
-    return found
+    if not ended or ended[0].outcome is not Outcome.OK or None in found:
+        how = f"{ended[0].outcome}, {ended[0].error}" if ended else "in a defect"
+        raise RuntimeError(f"{mode}: {found.count(None)} of {len(found)} events are unpublished; the run ended {how}")
+    return [float(value) for value in found]
 
 
 class _BeforeTheFull(SystemClock):

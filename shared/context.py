@@ -119,9 +119,11 @@ class Context:
         if self.time_left() <= 0:
             raise Stopped("the time was up; the next run goes on")
 
-    def tick(self) -> bool:
+    def tick(self, rung: Callable[[float], bool] | None = None) -> bool:
         """Wait for the next tick of an `every` run; False when its minute is over or it must stop.
 
+        `rung` waits at most so many seconds, and says whether somebody rang meanwhile: that is a tick as well, up to
+        the minute's very end.
         Ticks are aligned to the minute; one that was missed because the work took longer is not made up for. By
         hand, or for a minute long past, there is exactly one tick.
         """
@@ -132,11 +134,15 @@ class Context:
             return first and not self.stopping
         # Scheduler's clock may be a little ahead of ours: then the first tick is still to come, at the slot itself.
         due = slot + timedelta(seconds=step * (int((now - slot).total_seconds() // step) + 1))
-        if due >= slot + timedelta(minutes=1):
+        over = due >= slot + timedelta(minutes=1)
+        if over and rung is None:
             return False
         while (wait := (due - self.clock.now()).total_seconds()) > 0 and not self.stopping:
-            self.clock.sleep(min(wait, 0.5))
-        return not self.stopping
+            if rung is None:
+                self.clock.sleep(min(wait, 0.5))
+            elif rung(min(wait, 0.5)):
+                return not self.stopping
+        return not over and not self.stopping
 
     # --- the database
 

@@ -51,10 +51,8 @@ def _tick(ctx: Context, relay: Relay) -> None:
 def _listen(ctx: Context, relay: Relay) -> None:
     """Sweep every five seconds, and whenever a writer rings in between."""
     with Doorbell(ctx) as bell:
-        while ctx.tick():
+        while ctx.tick(bell.rung):
             relay.sweep()
-            while bell.rung():
-                relay.sweep()
 
 
 def _broker(ctx: Context, params: Params) -> Broker:

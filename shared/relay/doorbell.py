@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from shared.context import Context
-from shared.manifest import Every
 from shared.outbox import DOORBELL
 
 # Seconds between looks at what no socket says: that the run must stop, and what the driver has read ahead already.
@@ -20,8 +19,6 @@ class Doorbell:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._opened = ctx.autocommit()
-        every = ctx.task.trigger("every")
-        self._every_s = every.seconds if isinstance(every, Every) else 60
 
     def __enter__(self) -> Self:
         self._connection = self._opened.__enter__()
@@ -34,10 +31,9 @@ class Doorbell:
     ) -> None:
         self._opened.__exit__(kind, error, trace)
 
-    def rung(self) -> bool:
-        """Wait until the next tick for a ring; whether there was one. All rings until now are answered as one."""
-        now = self._ctx.clock.now().timestamp()
-        end = self._ctx.clock.monotonic() + self._every_s - now % self._every_s
+    def rung(self, seconds: float) -> bool:
+        """Wait at most so long for a ring; whether there was one. All rings until now are answered as one."""
+        end = self._ctx.clock.monotonic() + seconds
         while not self._ctx.stopping and (left := end - self._ctx.clock.monotonic()) > 0:
             select.select([self._driver._usock], [], [], min(left, _LOOK_S))
             # the driver takes notifications in with the answer to any statement

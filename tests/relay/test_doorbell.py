@@ -29,21 +29,26 @@ AT_ONCE_S = 1.5
 
 
 class Moved(SystemClock):
-    """The machine's clock, moved so that it is `NOW` at first: no tick and no minute's end in the next seconds."""
+    """The machine's clock, moved so that at first it is `seconds` after `NOW`, which is a full minute."""
 
-    def __init__(self) -> None:
-        self._began = time.monotonic()
+    def __init__(self, seconds: float) -> None:
+        self._ahead = seconds - time.monotonic()
 
     def now(self) -> datetime:
-        return NOW + timedelta(seconds=0.1 + time.monotonic() - self._began)
+        return NOW + timedelta(seconds=self._ahead + time.monotonic())
 
 
 @pytest.fixture
-def awake(settings: Settings, db: Database, pubsub: PubSubServer) -> Iterator[list[Result]]:
-    """A run in doorbell mode, at work until the end of the test; then its result is in the list."""
+def awake(
+    request: pytest.FixtureRequest, settings: Settings, db: Database, pubsub: PubSubServer
+) -> Iterator[list[Result]]:
+    """A run in doorbell mode, at work until the end of the test; then its result is in the list. It begins with the
+    minute, no tick and no minute's end in the next seconds, or so many seconds later as the parameter says.
+    """
+    clock = Moved(getattr(request, "param", 0.1))
     environ = {**settings.environ, "PUBSUB_EMULATOR_HOST": pubsub.host, "OUTBOX_MODE": "doorbell"}
     entry = load(FUNCTIONS / "outbox_relay")
-    runner = entry.runner(as_role(replace(settings, environ=environ), entry.task.slug), Moved())
+    runner = entry.runner(as_role(replace(settings, environ=environ), entry.task.slug), clock)
     results: list[Result] = []
     thread = threading.Thread(target=lambda: results.append(runner.execute(of_slot(Every(5), NOW))))
     thread.start()
@@ -85,6 +90,19 @@ def test_an_event_that_is_rung_for_goes_out_at_once_and_one_that_is_not_with_the
         assert wait_until(lambda n=expected: len(pubsub.taken) >= n) < AT_ONCE_S
         assert event in pubsub.ids
     assert quiet[0] in pubsub.ids, "a ring sends everything that is due"
+
+
+@pytest.mark.parametrize("awake", [3.5, 55.5], indirect=True, ids=["beyond the first tick", "after the last tick"])
+def test_a_ring_is_heard_in_every_part_of_the_minute(
+    awake: list[Result], write: Write, db: Database, pubsub: PubSubServer
+) -> None:
+    write(1)
+    wait_until(lambda: len(pubsub.taken) == 1)
+    time.sleep(2)  # over the tick five seconds after the full; or into the last seconds, which have none
+    (event,) = write(1)
+    with db.transaction() as connection:
+        ring(connection)
+    assert wait_until(lambda: event in pubsub.ids) < AT_ONCE_S
 
 
 def test_a_ring_is_heard_at_the_commit_and_not_before(
