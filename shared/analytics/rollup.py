@@ -70,7 +70,7 @@ _LONGEST_MS = 86_400_000
 
 # Rows of an hour as bins: how many rows had which time, and what else they were.
 _BINS_OF_ROWS = f"""
-    select account_id, service_id, {_ROUNDED} as q, count(*) as n, sum(us) as us,
+    select account_id, service_id, {_ROUNDED} as q, count(*) as n, cast(sum(us) as bigint) as us,
            count(*) filter (where failed) as errors, count(*) filter (where is_active) as active
       from (select e.account_id, e.service_id, e.is_active,
                    not e.is_active or e.error is not null or coalesce(e.status_code >= 500, false) as failed,
@@ -84,7 +84,8 @@ _BINS_OF_ROWS = f"""
 
 # Hours of a day as bins again. A sketch is `1|active|timed|sum of µs|time:count,…`; see `_SKETCH`.
 _BINS_OF_HOURS = """
-    select h.account_id, h.service_id, b.q, b.n, b.us, b.errors, b.active
+    select h.account_id, h.service_id, b.q, cast(sum(b.n) as bigint) as n, cast(sum(b.us) as bigint) as us,
+           cast(sum(b.errors) as bigint) as errors, cast(sum(b.active) as bigint) as active
       from (select account_id, service_id, requests, errors, string_to_array(convert_from(sketch, 'UTF8'), '|') as part
               from aggregated_analytics
              where granularity = 'hour'
@@ -96,7 +97,8 @@ _BINS_OF_HOURS = """
              from unnest(string_to_array(h.part[5], ',')) as pair
             union all
            select null, h.requests - cast(h.part[3] as bigint), cast(h.part[4] as bigint), h.errors,
-                  cast(h.part[2] as bigint)) b"""
+                  cast(h.part[2] as bigint)) b
+     group by 1, 2, 3"""
 
 _SKETCH = """
     convert_to('1|' || sum(active) || '|' || coalesce(sum(n) filter (where q is not null), 0) || '|'
@@ -104,11 +106,7 @@ _SKETCH = """
                || coalesce(string_agg(q || ':' || n, ',' order by q) filter (where q is not null), ''), 'UTF8')"""
 
 _ROLL = """
-    with bins as materialized (
-        select account_id, service_id, q, cast(sum(n) as bigint) as n, cast(sum(us) as bigint) as us,
-               cast(sum(errors) as bigint) as errors, cast(sum(active) as bigint) as active
-          from ({bins}) b
-         group by 1, 2, 3),
+    with bins as materialized ({bins}),
     ranked as (
         select bins.*, sum(n) over upto as upto, sum(n) over whole as timed
           from bins
