@@ -15,7 +15,7 @@ locals {
   }
   _constraints = format("%s\n", join("\n", [for name in sort(keys(local._pins)) : local._pins[name]]))
 
-  _rooms = toset(concat(flatten([for t in local.tasks : t.uses]), local._migrate_rooms))
+  _rooms = setunion(flatten([for t in local.tasks : t.uses]), local._migrate_rooms)
   _room_files = {
     for room in local._rooms : room => fileset("${var.root}/shared/${room}", "**/*.{css,html,js,json,mako,py,sql,yaml}")
   }
@@ -60,9 +60,9 @@ locals {
   }
   job_sources = { for name, files in local.sources : name => files if local.tasks[name].kind == "job" }
 
-  # The migrate job: the core, the tables, the command with the rooms it imports, and every declaration, from which
-  # the grants follow.
-  _migrate_rooms = ["backup", "keeper", "migrations", "models", "platform", "queryplans", "relay"]
+  # The migrate job: the command, with the core and every room, since it has a command for most of them, and every
+  # declaration, from which the grants follow. The laptop stays at home.
+  _migrate_rooms = setsubtract([for file in fileset("${var.root}/shared", "*/*.py") : dirname(file)], ["laptop"])
   migrate_source = merge(concat(
     [local._core],
     [local._declarations],

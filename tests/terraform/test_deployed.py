@@ -356,15 +356,9 @@ def test_migrations_run_as_themselves_from_a_source_of_their_own(plan: Plan, tas
     assert container["args"] == ["python", "-m", "shared.keeper", "migrate", "--grants"]
     found = plan.archive("migrate")
     assert {f for f in found if f.startswith("functions/")} == {f"functions/{n}/task.yaml" for n in tasks}
-    assert {f.split("/")[1] for f in found if f.count("/") > 1 and f.startswith("shared/")} == {
-        "backup",
-        "keeper",
-        "migrations",
-        "models",
-        "platform",
-        "queryplans",
-        "relay",
-    }
+    # the command has commands for most rooms; the laptop's is none of the cloud's
+    rooms = {folder.name for folder in (ROOT / "shared").iterdir() if any(folder.glob("*.py"))} - {"laptop"}
+    assert {f.split("/")[1] for f in found if f.count("/") > 1 and f.startswith("shared/")} == rooms
     assert container["resources"][0]["limits"] == {"cpu": "1", "memory": "512Mi"}
     assert {e["name"] for e in container["env"]} >= {
         "DATABASE_CA",
