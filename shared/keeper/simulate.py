@@ -1,5 +1,6 @@
 """`keeper simulate`: a month of the plane in minutes, what it did, whether it kept its promises, what it would cost."""
 
+import os
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ _START = datetime(2026, 6, 1, tzinfo=UTC)
 def simulate(days: int, seed: int | None, as_json: bool) -> None:
     """Run the real tasks for a month under a clock that runs ahead, on a database of their own. Exits 1 when a
     promise was not kept."""
+    # gRPC would guard each fork of ours, and every one of them becomes another program at once. Read when it is loaded.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     # The migrate job has this command too, and neither the laptop nor the prices.
     from shared.costs.estimate import SIZES, estimate
     from shared.laptop import simulation

@@ -32,7 +32,8 @@ def prepare(database: Database, settings: Settings, now: datetime, objects: Path
     for branch in ("groundskeeper", "platform"):
         migrations.upgrade(database.engine, branch)
     migrations.stamp_environment(database.engine, settings.project, settings.livemode, now)
-    demo.seed(database.engine, now, objects_dir=objects)
+    # as many visitors before the month as in it: each night dumps, restores and compares all of it
+    demo.seed(database.engine, now, objects_dir=objects, rows_a_day=_REQUESTS * 24)
 
 
 def hour(database: Database, start: datetime, chance: random.Random) -> None:

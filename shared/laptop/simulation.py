@@ -20,6 +20,7 @@ from typing import Any
 
 from sqlalchemy import event, text
 
+from shared import logs
 from shared import settings as settings_module
 from shared.call import by_hand, of_slot
 from shared.clock import SystemClock
@@ -127,6 +128,8 @@ def _left_out(task: Task) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Thousands of runs say nothing but in the ledger."""
+    if not logs.configured():  # else the first task that is loaded does, and is heard
+        logs.configure("stderr")
     loggers = [logging.getLogger(name) for name in ("groundskeeper", "google", "sqlalchemy")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
@@ -158,6 +161,7 @@ class _Plane:
         self.twice = 0
         self._chaos, self._full_until, self._database = seed is not None, full_until, database
         self._fuse: int | None = None
+        self._elsewhere = 0.0  # real seconds that the run at work spent in what it started
         dead = replace(settings, database_url=f"postgresql://nobody@127.0.0.1:{next(free_ports())}/away")
         self._runners: dict[str, Runner] = {}
         self._away: dict[str, Runner] = {}
@@ -242,8 +246,8 @@ class _Plane:
                 tally.outcomes["killed"] += 1
                 return Attempt(job, slot, number, None, {"outcome": "killed"}, "killed")
             finally:
-                tally.seconds += real.monotonic() - began
-                began = real.monotonic()
+                tally.seconds += real.monotonic() - began - self._elsewhere
+                self._elsewhere, began = 0.0, real.monotonic()
             tally.add(result)
             if worst is None or OUTCOMES[result.outcome].http >= OUTCOMES[worst].http:
                 worst = result.outcome
@@ -258,7 +262,9 @@ class _Plane:
         runner.clock.move(clock.now())
         began = SystemClock().monotonic()
         self.tallies[name].add(runner.execute(by_hand(request)))
-        self.tallies[name].seconds += SystemClock().monotonic() - began
+        took = SystemClock().monotonic() - began
+        self.tallies[name].seconds += took
+        self._elsewhere += took
 
     def _burn(self, *_: Any) -> None:
         """Before each statement of a run that is to be killed."""

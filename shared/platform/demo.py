@@ -21,7 +21,7 @@ from shared.platform import (
     demo_windows,
 )
 from shared.platform.accounts import user_profile
-from shared.platform.demo_world import TELEMETRY_DAYS, World
+from shared.platform.demo_world import ROWS_A_DAY, TELEMETRY_DAYS, World
 from shared.platform.partitions import create_ahead
 
 PARTITIONS_AHEAD_DAYS = 7
@@ -40,11 +40,14 @@ _PARTS: tuple[Callable[[Connection, World], dict[str, int]], ...] = (
 _NUMBERED = ("status_page", "monitored_service", "idea", "mockup")
 
 
-def seed(engine: Engine, now: datetime, objects_dir: Path | None = None) -> dict[str, int]:
+def seed(
+    engine: Engine, now: datetime, objects_dir: Path | None = None, *, rows_a_day: int = ROWS_A_DAY
+) -> dict[str, int]:
     """Fill the platform's empty tables in one transaction; the rows of each table loaded.
 
     Nothing happens, and nothing is returned, where there are accounts already: so it may be called at every start.
-    With `objects_dir`, also the objects the rows speak of, below a folder a bucket (mockups, logs, general).
+    `rows_a_day` is about how much raw telemetry each day has. With `objects_dir`, also the objects the rows speak of,
+    below a folder a bucket (mockups, logs, general).
     Killed anywhere, the tables stay empty and the next call begins anew.
     """
     with engine.begin() as connection:
@@ -52,15 +55,15 @@ def seed(engine: Engine, now: datetime, objects_dir: Path | None = None) -> dict
         connection.execute(text("lock table user_profile in share row exclusive mode"))
         if connection.execute(select(user_profile.c.account_id).limit(1)).first() is not None:
             return {}
-        counts = _fill(connection, now)
+        counts = _fill(connection, now, rows_a_day)
         if objects_dir is not None:
             demo_products.write_objects(objects_dir, now)  # the same files again when a killed seed is repeated
     return counts
 
 
-def _fill(connection: Connection, now: datetime) -> dict[str, int]:
+def _fill(connection: Connection, now: datetime, rows_a_day: int) -> dict[str, int]:
     create_ahead(connection, now, PARTITIONS_AHEAD_DAYS, since=now - timedelta(days=TELEMETRY_DAYS + 1))
-    world = World.of(now, random.Random(_SEED))  # noqa: S311 - the same demo everywhere, nothing secret
+    world = World.of(now, random.Random(_SEED), rows_a_day)  # noqa: S311 - the same demo everywhere, nothing secret
     counts: dict[str, int] = {}
     for part in _PARTS:
         _add(counts, part(connection, world))

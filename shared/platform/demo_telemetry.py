@@ -11,7 +11,6 @@ from shared.platform.demo_world import TELEMETRY_DAYS, Service, World
 from shared.platform.load import copy_lines, copy_rows
 from shared.platform.telemetry import aggregated_analytics, endpoints, lighthouse_scan
 
-ROWS_A_DAY = 4450  # some 200,000 in all
 _PINGS_A_DAY = 24  # a service: every hour
 
 _COLUMNS = (
@@ -57,7 +56,7 @@ def _raw(world: World) -> Iterator[str]:
     for day in range(TELEMETRY_DAYS):
         begin = start + timedelta(days=day)
         yield from _pings(world, begin)
-        yield from _requests(world, begin, ROWS_A_DAY - _PINGS_A_DAY * len(world.services))
+        yield from _requests(world, begin, world.rows_a_day - _PINGS_A_DAY * len(world.services))
 
 
 def _pings(world: World, begin: datetime) -> Iterator[str]:

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 
 ACCOUNTS = 40
 TELEMETRY_DAYS = 45  # raw rows
+ROWS_A_DAY = 4450  # of raw telemetry: some 200,000 in all
 PAYING = range(12)  # tier pro, with a Stripe customer
 GRANTED = range(12, 16)  # tier pro by hand: no Stripe customer
 FORMER = range(16, 19)  # tier free again, with a Stripe customer
@@ -102,16 +103,18 @@ class Service:
 
 @dataclass(frozen=True)
 class World:
-    """Everything the rows agree on. `attacks` are the hours in which bots came in numbers."""
+    """Everything the rows agree on. `attacks` are the hours in which bots came in numbers; each day has `rows_a_day` of
+    raw telemetry, or more where the pings of its services are more."""
 
     now: datetime
     rng: random.Random
     accounts: tuple[Account, ...]
     services: tuple[Service, ...]
     attacks: tuple[datetime, ...]
+    rows_a_day: int
 
     @classmethod
-    def of(cls, now: datetime, rng: random.Random) -> "World":
+    def of(cls, now: datetime, rng: random.Random, rows_a_day: int = ROWS_A_DAY) -> "World":
         """The cast as of `now` (aware). Raises ValueError for a time without zone."""
         if now.tzinfo is None:
             raise ValueError("the demo needs an aware time")
@@ -122,7 +125,7 @@ class World:
             for _ in range(rng.choice((1, 1, 2) if account.tier == "free" else (2, 2, 3))):
                 services.append(_service(len(services) + 1, account, accounts.index(account) + 1, now, rng))
         hour = now.replace(minute=0, second=0, microsecond=0)
-        return cls(now, rng, accounts, tuple(services), tuple(sorted(_attacks(hour, rng))))
+        return cls(now, rng, accounts, tuple(services), tuple(sorted(_attacks(hour, rng))), rows_a_day)
 
     @property
     def held(self) -> Account:
