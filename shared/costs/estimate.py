@@ -25,9 +25,14 @@ _MESSAGE_BYTES = 2 * 1000
 _KEY_VERSIONS = 4
 
 
+# What operators ask of the console and the approvals, however large the platform is.
+_OPERATORS_A_DAY = 500
+
+
 @dataclass(frozen=True)
 class Size:
-    """A size of platform, and what it is assumed to mean."""
+    """A size of platform, and what it is assumed to mean. `requests_per_day` reach each endpoint that is not for
+    operators: three of every user and month."""
 
     name: str
     users: int
@@ -37,8 +42,9 @@ class Size:
     def seconds(self, task: Task, kind: str) -> float:
         """Assumed seconds of one call of `kind` (cron, every, topic, http)."""
         limit = task.run.timeout_s * 0.9
-        if kind == "every":
-            return min(60.0, limit)  # it ticks until its deadline, and waiting is billed too
+        if isinstance(every := task.trigger(kind), Every):
+            # what ticks inside its minute waits there, and waiting is billed too; else it is one short pass
+            return min(60.0 if every.seconds < 60 else 1.0, limit)
         if kind in ("topic", "http"):
             return min(0.1, limit)
         # one pass over a day's rows, at a slow database's quarter of a million a second; a job does ten times more
@@ -47,9 +53,9 @@ class Size:
 
 
 SIZES = (
-    Size("small", 1_000, 50_000, 2_000),
-    Size("medium", 20_000, 1_000_000, 50_000),
-    Size("large", 200_000, 10_000_000, 500_000),
+    Size("small", 1_000, 50_000, 100),
+    Size("medium", 20_000, 1_000_000, 2_000),
+    Size("large", 200_000, 10_000_000, 20_000),
 )
 
 
@@ -120,7 +126,7 @@ def _calls(task: Task, size: Size) -> dict[str, int]:
     if task.trigger("topic"):
         calls["topic"] = round(size.events_per_day * 30)
     if task.trigger("http"):
-        calls["http"] = round(size.requests_per_day * 30)
+        calls["http"] = 30 * (_OPERATORS_A_DAY if task.for_operators else size.requests_per_day)
     return {kind: n for kind, n in calls.items() if n}
 
 

@@ -14,6 +14,7 @@ from shared.database import ending_of
 from shared.errors import OUTCOMES, ConfigurationError, Ending, Outcome
 from shared.keeper import (
     backup,
+    costs,
     docs,
     doctor,
     grant,
@@ -63,6 +64,7 @@ for command in (
     secret.secret,
     doctor.doctor,
     simulate.simulate,
+    costs.costs,
     docs.docs,
 ):
     keeper.add_command(command)

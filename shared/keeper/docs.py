@@ -37,6 +37,7 @@ def generated() -> dict[Path, str]:
     """Every file with a generated part, as it should be."""
     tasks = load_all()
     pages = {_PAGES / f"{name}.md": task_pages.page(task) for name, task in tasks.items()}
+    pages[_PAGES / "README.md"] = task_pages.overview(tasks)
     return {_README: between(_README.read_text(encoding="utf-8"), "tasks", readme_table(tasks)), **pages}
 
 

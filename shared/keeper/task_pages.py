@@ -2,7 +2,7 @@
 what can go wrong, and what to do then."""
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from shared.keeper.tasks import trigger_words
@@ -10,6 +10,41 @@ from shared.manifest import ROOT, Task
 
 # Where a room's page has another name.
 _PAGES = {"relay": "outbox", "analytics": "telemetry", "watch": "console"}
+
+
+def overview(tasks: Mapping[str, Task]) -> str:
+    """The table of all tasks: what starts each, as whom it runs, what it may use and how large it is, as Markdown."""
+    lines = [
+        "<!-- written by `keeper docs` from task.yaml: change those -->",
+        "# Tasks",
+        "",
+        "What each is for stands in the [README](../../README.md#tasks), what each may touch in the database on its",
+        "own page.",
+        "The identity is a service account of the project; every one may also write its logs and read its own source.",
+        "",
+        "| task | started by (UTC) | identity | roles | secrets and keys | topics | buckets | size | at most |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for task in tasks.values():
+        run = task.run
+        topics = (*(f"from {name}" for name in task.subscribes), *(f"to {name}" for name in task.publishes))
+        cells = (
+            f"[{task.name}]({task.name}.md)",
+            _listed(f"`{trigger_words(trigger)}`" for trigger in task.triggers) or "by hand",
+            f"`{task.slug}`",
+            _listed(task.roles),
+            _listed((*task.secrets, *task.kms)),
+            _listed(topics),
+            _listed(f"{one.bucket} ({one.access})" for one in task.buckets),
+            f"{run.kind}, {run.memory_mb} MiB, {run.cpu:g} vCPU" + (f", {run.tasks} parts" if run.tasks > 1 else ""),
+            f"{run.timeout_s} s",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(names))
 
 
 def page(task: Task) -> str:

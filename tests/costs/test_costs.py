@@ -91,6 +91,26 @@ def test_it_grows_with_the_platform() -> None:
     assert 0 < small < medium < large
 
 
+def test_what_ticks_inside_its_minute_pays_the_whole_minute_and_a_single_pass_does_not() -> None:
+    ticking, passing = (
+        estimate({"night_count": task(Every(seconds), run=Run("function", 512, 1.0, 59))}, SMALL).lines[0]
+        for seconds in (5, 60)
+    )
+    assert ticking.calls == passing.calls == 43_200
+    assert ticking.seconds == pytest.approx(59 * 0.9)
+    assert passing.seconds == pytest.approx(1.0)
+
+
+def test_operators_do_not_grow_with_the_platform() -> None:
+    tasks = {
+        "inner_page": task(Http("/console", ("GET",), "operator", "why"), name="inner_page"),
+        "public_hook": task(Http("/x", ("POST",), "stripe", "why"), name="public_hook"),
+    }
+    (inner, hook), (later_inner, later_hook) = (estimate(tasks, size).lines for size in (SIZES[0], SIZES[2]))
+    assert inner.calls == later_inner.calls == 15_000
+    assert (hook.calls, later_hook.calls) == (3_000, 600_000)
+
+
 def test_what_is_free_never_makes_a_bill_negative() -> None:
     bill = estimate({"inner_api": task(name="inner_api", must_succeed_within_s=None)}, SMALL)
     assert bill.dollars == pytest.approx(0.10)
