@@ -16,7 +16,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.pool import NullPool, QueuePool
 
 from shared.errors import ConfigurationError, Ending, Refused, Retry
-from shared.redaction import register, sqlstate
+from shared.redaction import register, server_words, sqlstate
 from shared.settings import Settings
 
 # Scope of the access token that manual IAM database authentication takes as password.
@@ -295,6 +295,8 @@ _REFUSALS = {
     "42P01": "a table is missing: run `keeper migrate`, or see `keeper doctor`",
     "42703": "a column is missing: run `keeper migrate`, or see `keeper doctor --adopt`",
 }
+# Of these the server names what it is about and no value of a row.
+_NAMING = {"42501", "3F000", "42P01", "42703"}
 _RETRIES = {
     "25006": "the database is read-only: it is a replica or failing over",
     "55P03": "a lock was not granted in time",
@@ -313,7 +315,7 @@ def ending_of(error: DBAPIError) -> Ending | None:
     """The run's ending that a database error means, in words; None when it is a defect of ours."""
     state = sqlstate(error)
     if state in _REFUSALS:
-        return Refused(_REFUSALS[state])
+        return Refused(_REFUSALS[state] + (f" ({server_words(error)})" if state in _NAMING else ""))
     if state in _RETRIES:
         return Retry(_RETRIES[state])
     if state and state.startswith("08"):

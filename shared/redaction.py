@@ -57,9 +57,17 @@ def stack(trace: TracebackType | None) -> list[str]:
 
 def sqlstate(error: BaseException) -> str | None:
     """The SQLSTATE of a database error, or None when the server sent none (the connection broke, say)."""
+    return _fields(error).get("C")
+
+
+def server_words(error: BaseException) -> str:
+    """The server's message. It may quote a row's values: only for errors of which that is known not to be so."""
+    return _fields(error).get("M", "")
+
+
+def _fields(error: BaseException) -> dict[str, str]:
     detail = getattr(error, "orig", error)
-    fields = detail.args[0] if getattr(detail, "args", None) and isinstance(detail.args[0], dict) else {}
-    return fields.get("C")
+    return detail.args[0] if getattr(detail, "args", None) and isinstance(detail.args[0], dict) else {}
 
 
 def describe(error: BaseException) -> str:

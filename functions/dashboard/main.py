@@ -4,6 +4,7 @@ Every page is made on the server and reads without JavaScript; every form is bou
 operators' audit. It never deletes anything itself, never decides in anybody's place, and shows nobody but operators.
 """
 
+import gzip
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -39,8 +40,11 @@ def run(ctx: Context, params: Params) -> dict[str, int]:
     if ctx.request is None:
         raise Refused("the console is opened in a browser, at /console")
     made = _answer(ctx, params, ctx.request)
-    ctx.respond(made.status, made.body.encode(), "text/html; charset=utf-8", made.headers)
-    return {"bytes": len(made.body)}
+    body, headers = made.body.encode(), made.headers
+    if "gzip" in ctx.request.headers.get("accept-encoding", ""):
+        body, headers = gzip.compress(body, mtime=0), {**headers, "Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+    ctx.respond(made.status, body, "text/html; charset=utf-8", headers)
+    return {"bytes": len(body)}
 
 
 def _answer(ctx: Context, params: Params, request: Request) -> Answer:

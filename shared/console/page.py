@@ -56,7 +56,9 @@ def _templates() -> Environment:
     made.globals.update(
         style=_inline("console.css"), script=_inline("console.js"), sign_in_script=_inline("sign_in.js")
     )
-    made.filters.update(moment=words.moment, span=words.span, number=words.number, trigger=words.trigger)
+    made.filters.update(
+        moment=words.moment, shorter=words.shorter, span=words.span, number=words.number, trigger=words.trigger
+    )
     return made
 
 

@@ -1,5 +1,6 @@
 """Moments, spans and numbers as a page says them."""
 
+import re
 from datetime import UTC, datetime, timedelta
 
 from markupsafe import Markup
@@ -14,6 +15,11 @@ def moment(value: datetime | None) -> Markup:
         return Markup("–")
     at = value.astimezone(UTC).replace(microsecond=0)
     return Markup('<time datetime="{iso}">{said} UTC</time>').format(iso=rfc3339(at), said=at.strftime("%d %b %H:%M"))
+
+
+def shorter(text: str) -> str:
+    """A task's words with their moments to the minute."""
+    return re.sub(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):[\d.]+(?:\+00:00|Z)", r"\1 \2 UTC", text)
 
 
 def span(value: timedelta | float | None) -> str:

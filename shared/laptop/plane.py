@@ -275,7 +275,10 @@ class Plane:
 
     def run(self) -> int:
         """Fire every trigger at its time until Ctrl-C."""
-        scheduler = Scheduler(self._tasks, self._targets, self._clock, parallel=True, tell=self._heard)
+        assert self._jobs is not None
+        scheduler = Scheduler(
+            self._tasks, self._targets, self._clock, parallel=True, fires=self._jobs.fires, tell=self._heard
+        )
         self._stack.callback(scheduler.stop)
         show.console.print("the plane is up; Ctrl-C stops it")
         scheduler.run()

@@ -124,16 +124,18 @@ class Scheduler:
         clock: Clock,
         *,
         parallel: bool = False,
+        fires: Callable[[Job], bool] = lambda _: True,
         tell: Callable[[Attempt], None] = lambda _: None,
     ) -> None:
-        """`targets` are by kind of run, `function` and `job`; `tell` hears of each attempt's end.
+        """`targets` are by kind of run, `function` and `job`; `fires` is asked before each first attempt, `tell` hears
+        of each attempt's end.
 
         In `parallel` each firing has a thread, which ends with the process; else they happen one by one.
         """
         self._targets = targets
         self._clock = clock
         self._parallel = parallel
-        self._tell = tell
+        self._fires, self._tell = fires, tell
         self._lock = threading.Lock()
         self._order = itertools.count()
         self._due: list[tuple[datetime, int, Job, datetime, int]] = []
@@ -176,6 +178,8 @@ class Scheduler:
             # after a sleep of the machine only the newest of the slots it missed is fired
             slot = max(slot, last_slot(job.trigger, now) or slot)
             self._plan(job, max(slot, now))
+            if not self._fires(job):
+                return
         if self._parallel:
             threading.Thread(target=self._fire, args=(job, slot, number), name=job.name, daemon=True).start()
         else:

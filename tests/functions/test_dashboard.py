@@ -1,5 +1,6 @@
 """dashboard: every page, every form, nobody but operators, and nothing a page shows can run."""
 
+import gzip
 import json
 import re
 import statistics
@@ -152,6 +153,12 @@ def test_no_page_runs_or_loads_anything_but_its_own(browser: Browser, db: Databa
         assert page.count("<script") == 1
         assert not re.search(r"<[^>]* (style|on\w+)=", page)
         assert not re.search(r'(src|href|action)="(?!/console|#|data:,|docs/)', page)
+
+
+def test_a_page_is_sent_packed_to_whoever_unpacks_it(browser: Browser) -> None:
+    packed = browser.ask("GET", "/console/holds", **{"accept-encoding": "gzip, br"})
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(packed.body).decode() == browser.see("/console/holds")
 
 
 def test_a_page_nobody_has_is_not_found(browser: Browser) -> None:

@@ -9,7 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+from google.cloud.scheduler_v1 import CloudSchedulerClient
+from google.cloud.scheduler_v1.services.cloud_scheduler.transports import CloudSchedulerGrpcTransport
 from google.cloud.scheduler_v1.types import Job
 from google.rpc.status_pb2 import Status
 from sqlalchemy import text
@@ -326,6 +329,27 @@ def test_what_is_wrong_with_a_job_in_cloud_scheduler_is_told(
         change(jobs)
     watch(scheduler)
     assert open_keys(rows) == {key}
+
+
+def test_a_job_that_was_paused_or_deleted_is_told_once_and_so_is_its_end(
+    watch: Callable[..., dict[str, int]], scheduler: SchedulerApi, rows: Rows, webhook: Webhook
+) -> None:
+    job = next(job for job in jobs_of(load_all()) if job.name == "db-cleanup")
+    name = "projects/p/locations/r/jobs/db-cleanup"
+    with grpc.insecure_channel(scheduler.host) as channel:
+        client = CloudSchedulerClient(transport=CloudSchedulerGrpcTransport(channel=channel))
+        client.pause_job(name=name)
+        assert not scheduler.fires(job)
+        watch(scheduler)
+        watch(scheduler)
+        client.resume_job(name=name)
+        assert scheduler.fires(job)
+        watch(scheduler)
+        client.delete_job(name=name)
+        assert not scheduler.fires(job)
+        watch(scheduler)
+    assert open_keys(rows) == {"schedule/db-cleanup"}
+    assert webhook.of("db-cleanup") == ["open", "over", "open"]
 
 
 def test_where_cloud_scheduler_does_not_answer_its_incidents_stay_as_they_were(

@@ -428,3 +428,9 @@ def test_when_every_connection_is_in_use_the_run_comes_again(make: MakeTask, set
     runner.database().engine.pool._timeout = 0.2  # type: ignore[attr-defined]
     result = runner.execute(SLOT)
     assert (result.outcome, "in use" in (result.error or "")) == (Outcome.RETRY, True)
+
+
+def test_what_is_missing_is_named(db: Database) -> None:
+    with pytest.raises(DBAPIError) as found, db.transaction() as connection:
+        connection.execute(text("select 1 from no_such_table"))
+    assert 'relation "no_such_table" does not exist' in str(ending_of(found.value))
