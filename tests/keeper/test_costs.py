@@ -48,7 +48,7 @@ def test_measured_seconds_are_the_ledgers_of_the_last_thirty_days(
                 text("""
                 insert into groundskeeper.task_run
                        (run_id, task, run_key, trigger, outcome, actor, code_version, started_at, finished_at)
-                values (gen_random_uuid(), 'db_cleanup', cast(:at as text), 'cron', 'ok', 'test', 'test', :at, :ended)"""),
+                values (gen_random_uuid(), 'db_cleanup', cast(:at as text), 'cron', 'ok', 'test', '1', :at, :ended)"""),
                 {"at": now - timedelta(days=days), "ended": now - timedelta(days=days, seconds=-seconds)},
             )
     document = json.loads(printed("--measured", "--json"))
