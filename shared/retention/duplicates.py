@@ -84,6 +84,7 @@ def count(connection: Connection, copies: Copies) -> int:
 def delete(ctx: Context, copies: Copies, pace: Pace) -> None:
     """Delete the surplus rows; the run counts them as `<policy>.deleted`."""
     low: tuple[Any, ...] | None = None
+    pace.anew()
     while True:
         pace.ready([copies.relation.oid])
         began = ctx.clock.monotonic()

@@ -12,9 +12,13 @@ from sqlalchemy import Connection, text
 from shared.context import Context
 
 _LEAST, _FIRST = 500, 4_000
+# How much larger a batch may be than the one before it: in company a lucky commit must not double it.
+_GROWTH, _BUSY_GROWTH = 8.0, 1.25
 
-# How often to look around: often enough that one large batch passes at most, seldom enough to cost nothing.
+# Alone, each batch looks around first; the small ones of company come too often for that.
 _LOOK_S = 0.025
+# So many writing transactions of others beside our batches are company, even if none is open at the look.
+_WRITERS = 2
 # Company is believed to stay this long after it was last seen.
 _COMPANY_S = 5.0
 _WAIT_S = 0.5
@@ -48,8 +52,10 @@ class Limits:
 @dataclass(frozen=True)
 class Surroundings:
     """What others do: open transactions, waiters for a lock on the table, the slowest replica, the oldest
-    transaction (both in seconds), and whether the table is being vacuumed, analysed or indexed."""
+    transaction (both in seconds), and whether the table is being vacuumed, analysed or indexed. `written` is how many
+    transactions of anybody have written since the server was made."""
 
+    written: int
     transactions: int
     waiters: int
     lag_s: float
@@ -65,7 +71,8 @@ _LOOK = text("""
            coalesce(bool_or(l.locktype = 'relation' and l.granted and l.mode = 'ShareUpdateExclusiveLock'), false)
                as maintained,
            coalesce(extract(epoch from max(clock.now - a.xact_start)), 0) as oldest_s,
-           coalesce((select extract(epoch from max(replay_lag)) from pg_stat_replication), 0) as lag_s
+           coalesce((select extract(epoch from max(replay_lag)) from pg_stat_replication), 0) as lag_s,
+           cast(cast(pg_snapshot_xmax(pg_current_snapshot()) as text) as bigint) as written
       from pg_locks l
       left join pg_stat_activity a on a.pid = l.pid
      cross join (select xact_start as now from pg_stat_activity where pid = pg_backend_pid()) clock
@@ -77,7 +84,7 @@ _LOOK = text("""
 def look(connection: Connection, oids: list[int], own: str, heartbeat: str) -> Surroundings:
     """What others do to the tables `oids` and around them; sessions called `own` or `heartbeat` are ours."""
     row = connection.execute(_LOOK, {"oids": oids, "own": own, "heartbeat": heartbeat}).one()
-    return Surroundings(row.others, row.waiters, float(row.lag_s), float(row.oldest_s), row.maintained)
+    return Surroundings(row.written, row.others, row.waiters, float(row.lag_s), float(row.oldest_s), row.maintained)
 
 
 class Pace:
@@ -86,10 +93,16 @@ class Pace:
     def __init__(self, ctx: Context, limits: Limits) -> None:
         self._ctx, self.limits = ctx, limits
         self._own, self._heartbeat = f"{ctx.task.name}/{str(ctx.run_id)[:8]}", f"{ctx.task.name}/heartbeat"
-        self._looked: float | None = None
         self._company_until = 0.0
-        self._size = float(min(_FIRST, limits.batch_rows))
         self._waited = 0.0
+        self.anew()
+
+    def anew(self) -> None:
+        """Begin with another table, whose rows may be slower to go than the last one's: small."""
+        self._size = float(min(_FIRST, self.limits.batch_rows))
+        self._looked: float | None = None
+        self._written: int | None = None
+        self._batches = 0
 
     @property
     def rows(self) -> int:
@@ -104,11 +117,18 @@ class Pace:
     def ready(self, oids: list[int]) -> None:
         """Return when the next batch may begin. Raises GaveWay when others needed the tables for too long."""
         clock = self._ctx.clock
-        while self._looked is None or clock.monotonic() - self._looked >= _LOOK_S:
+        while not self.busy or self._looked is None or clock.monotonic() - self._looked >= _LOOK_S:
             with self._ctx.read() as connection:
                 seen = look(connection, oids, self._own, self._heartbeat)
             self._looked = clock.monotonic()
-            if seen.transactions or seen.maintained or seen.oldest_s > self.limits.long_transaction_s:
+            writers = 0 if self._written is None else seen.written - self._written - self._batches
+            self._written, self._batches = seen.written, 0
+            if (
+                seen.transactions
+                or writers >= _WRITERS
+                or seen.maintained
+                or seen.oldest_s > self.limits.long_transaction_s
+            ):
                 self._company_until = clock.monotonic() + _COMPANY_S
             why = (
                 f"{seen.waiters} sessions wait for a lock on the table"
@@ -127,11 +147,10 @@ class Pace:
 
     def took(self, seconds: float) -> None:
         """A batch of `rows` took so long: grow or shrink towards the target, and rest in company."""
+        self._batches += 1
         target = (self.limits.busy_ms if self.busy else self.limits.idle_ms) / 1000
-        wanted = 4.0 if seconds <= 0 else min(4.0, max(0.25, target / seconds))
-        # In company a batch is a matter of others' milliseconds: never let one lucky commit double it.
-        if self.busy:
-            wanted = min(wanted, 1.25)
+        most = _BUSY_GROWTH if self.busy else _GROWTH
+        wanted = most if seconds <= 0 else min(most, max(0.25, target / seconds))
         self._size = min(max(self._size * wanted, _LEAST), self.limits.batch_rows)
         if self.busy and seconds > 0:
             self._ctx.clock.sleep(min(seconds, 0.25))

@@ -7,6 +7,8 @@ by range, without collecting rows first, which is what makes them nearly as fast
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
@@ -22,6 +24,7 @@ from shared.retention.rules import Condition, inlined
 # A row somebody is at is not waited for long: it stays for the next run.
 _LOCK_MS = 250
 _STATEMENT_MS = 20_000
+_GUESSED_MS = 2_000
 _ROWS_A_BLOCK = 32  # a first guess of how dense rows lie; the pace corrects it
 
 _LOCKED, _TOO_LONG = "55P03", "57014"
@@ -67,28 +70,58 @@ def both(one: Condition, other: Condition) -> Condition:
     return Condition(f"{one.sql} and {other.sql}", {**one.binds, **other.binds})
 
 
+class _Stride:
+    """Where a batch would end, judged by the last one: to ask the index costs a sixth of what deleting costs.
+
+    After a batch that was not as large as expected, and at the end, the index is asked. A guess that catches far too
+    much is stopped by its statement timeout.
+    """
+
+    def __init__(self, bound: Any) -> None:
+        self._bound = bound
+        self._a_row: Any = None  # how much of time one due row takes, as a timedelta or a number
+
+    def beyond(self, low: Any, rows: int) -> Any:
+        """The end of a batch of `rows` that begins at `low`; None where the index has to be asked."""
+        if self._a_row is None:
+            return None
+        step = self._a_row * rows if isinstance(self._a_row, timedelta) else int(self._a_row * rows)
+        return low + step if low < low + step < self._bound else None
+
+    def went(self, low: Any, edge: Any, rows: int, deleted: int) -> None:
+        """A batch that should have been of `rows`, from `low` to before `edge`, deleted so many."""
+        told = isinstance(low, datetime | int) and isinstance(edge, datetime | int) and rows <= 2 * deleted <= 4 * rows
+        self._a_row = (edge - low) / deleted if told else None  # type: ignore[operator]
+
+
 class _Walk:
     def __init__(self, ctx: Context, target: Target, leaf: Leaf, pace: Pace) -> None:
         self._ctx, self._target, self._leaf, self._pace = ctx, target, leaf, pace
         self._went = True  # whether the last batch went, or must be tried again in another way
         self._careful = False  # pass over rows that others are at
         self.in_use = 0
+        pace.anew()
 
     def by_index(self) -> None:
         low: object = None
         inclusive = True
+        stride = _Stride(self._target.bound)
         while True:
-            edge, tie, deleted = None, False, 0
-            with self._batch() as (connection, due):
+            edge, tie, deleted, rows = None, False, 0, self._pace.rows
+            guess = None if self._pace.busy or self._careful else stride.beyond(low, rows)
+            with self._batch(_STATEMENT_MS if guess is None else _GUESSED_MS) as (connection, due):
                 if connection is None:
                     return
-                edge = self._edge(connection, both(self._span(low, inclusive, None), due))
+                edge = guess
+                if edge is None:
+                    edge = self._edge(connection, both(self._span(low, inclusive, None), due))
                 # More rows may share one moment than a batch may hold.
                 tie = edge is not None and edge == low and inclusive
                 if tie:
                     deleted = self._some(connection, both(self._at(edge), due))
                 else:
                     deleted = self._all(connection, both(self._span(low, inclusive, edge), due))
+            stride.went(low, edge, rows, deleted if self._went else 0)
             if not self._went or (tie and deleted):
                 continue
             if edge is None:
@@ -113,18 +146,19 @@ class _Walk:
                 first = past
 
     @contextmanager
-    def _batch(self) -> Iterator[tuple[Connection | None, Condition]]:
+    def _batch(self, statement_ms: int = _STATEMENT_MS) -> Iterator[tuple[Connection | None, Condition]]:
         """A transaction for one batch and what may go in it; no connection where the whole table is held.
 
         A batch that takes too long, or meets rows that others are at, is no failure: it is rolled back, `_went` says
         so, and the next one is smaller, or careful.
         """
         self._pace.ready([self._leaf.oid, self._target.relation.oid])
-        began, self._went = self._ctx.clock.monotonic(), True
+        self._went = True
         try:
-            with self._ctx.begin(lock_timeout_ms=_LOCK_MS, statement_timeout_ms=_STATEMENT_MS) as connection:
+            with self._ctx.begin(lock_timeout_ms=_LOCK_MS, statement_timeout_ms=statement_ms) as connection:
                 state = held.now(connection, self._target, self._ctx.clock.now())
                 connection.execute(_BY_RANGE)
+                began = self._ctx.clock.monotonic()  # what others feel: not what it takes to ask who holds what
                 yield None if state.whole else connection, held.spared(self._target, state)
             self._careful = False
         except DBAPIError as error:

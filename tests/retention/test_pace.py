@@ -2,16 +2,21 @@
 
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import text
 
 from shared import holds
+from shared.context import Context
 from shared.database import Database
 from shared.errors import Outcome
-from shared.retention.pace import Surroundings, look
+from shared.retention.pace import Limits, Pace, Surroundings, look
+from shared.retention.ranges import _Stride
 from tests.conftest import ManualClock
-from tests.retention.conftest import Execute, Rows, Sweep
+from tests.retention.conftest import PACE, Execute, Rows, Sweep
 
 
 def _seen(db: Database, rows: Rows) -> Surroundings:
@@ -24,7 +29,8 @@ def test_alone_nothing_is_seen_and_company_is(
     table: Callable[..., None], db: Database, rows: Rows, execute: Execute
 ) -> None:
     table("log", "at timestamptz)")
-    assert _seen(db, rows) == Surroundings(0, 0, 0.0, 0.0, False)
+    written = _seen(db, rows).written
+    assert _seen(db, rows) == Surroundings(written, 0, 0, 0.0, 0.0, False)
     with db.transaction() as other:
         other.execute(text("select 1"))
         assert _seen(db, rows).transactions == 1
@@ -34,6 +40,65 @@ def test_alone_nothing_is_seen_and_company_is(
     with db.transaction() as vacuum:
         vacuum.execute(text("lock table log in share update exclusive mode"))
         assert _seen(db, rows).maintained
+
+
+def test_short_transactions_between_two_looks_are_company_and_batches_of_ours_are_not(
+    db: Database, execute: Execute, clock: ManualClock
+) -> None:
+    class Run:
+        task, run_id = SimpleNamespace(name="db_cleanup"), "12345678"
+        read = db.transaction
+
+        def check(self) -> None:
+            """Nobody stops this run."""
+
+    run = Run()
+    run.clock = clock  # type: ignore[attr-defined]
+    pace = Pace(cast(Context, run), Limits(**PACE | {"batch_rows": 100_000}))
+    seen = []
+    for others in (0, 0, 3):
+        pace.ready([])
+        seen.append((pace.busy, pace.rows))
+        for _ in range(1 + others):
+            execute("select pg_current_xact_id()")
+        pace.took(0.001)
+    pace.ready([])
+    assert seen == [(False, 4000), (False, 32_000), (False, 100_000)]
+    assert pace.busy
+    pace.took(0.1)
+    assert pace.rows == 25_000
+
+
+@pytest.mark.parametrize("day", [datetime(2026, 1, 1), datetime(2026, 1, 1, tzinfo=UTC), 1_700_000_000_000])
+def test_where_a_batch_ends_is_guessed_only_after_one_that_was_as_large_as_expected(day: Any) -> None:
+    second: Any = 1000 if isinstance(day, int) else timedelta(seconds=1)
+    stride = _Stride(day + 1000 * second)
+    assert stride.beyond(None, 10) is None
+    stride.went(day, day + 10 * second, 10, 10)
+    assert stride.beyond(day + 10 * second, 100) == day + 110 * second
+    assert stride.beyond(day + 950 * second, 100) is None  # beyond the cutoff the index says where the end is
+    stride.went(day + 10 * second, day + 110 * second, 100, 3)
+    assert stride.beyond(day + 110 * second, 100) is None
+    stride.went("-infinity", day, 10, 10)
+    assert stride.beyond(day, 10) is None
+
+
+def test_a_guess_that_catches_far_more_than_expected_loses_and_keeps_nothing_wrong(
+    table: Callable[..., None], sweep: Sweep, rows: Rows
+) -> None:
+    table(
+        "log",
+        "n int primary key, at timestamptz)",
+        "create index on log (at)",
+        # One an hour for long, then thousands in one, then one an hour again; the last at the cutoff itself.
+        "insert into log select n, timestamptz '2025-01-01' + n * interval '1 hour' from generate_series(1, 6000) n",
+        "insert into log select n, timestamptz '2025-09-01' + n * interval '1 ms' from generate_series(6001, 12000) n",
+        "insert into log select 12000 + n, timestamptz '2025-10-01' + n * interval '1 h' from generate_series(1, 900) n",
+        "insert into log values (0, timestamptz '2026-06-15 12:00+00' - interval '30 days')",
+    )
+    due = len(rows("select 1 from log where at < timestamptz '2026-06-15 12:00+00' - interval '30 days'"))
+    assert sweep({"table": "log"}, pace={"batch_rows": 300}).counts["log.deleted"] == due == 12_900
+    assert [row.n for row in rows("select n from log")] == [0]
 
 
 def test_while_somebody_waits_for_the_table_the_run_stands_still_and_gives_way(
