@@ -1,13 +1,13 @@
-"""Rows as PostgreSQL's COPY gives them, to Parquet and back, without losing a sign.
+"""Rows as PostgreSQL's own text, to Parquet and back, without losing a sign.
 
 What has an exact Parquet type gets it; everything else stays PostgreSQL's own text. NULL and the empty text stay
 different. The settings that shape text are fixed, so that the same rows give the same bytes years later.
 """
 
-import hashlib
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from shared.retention.rules import quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,53 +35,14 @@ TEXT_SETTINGS = (
 )
 
 
-class Versions:
-    """Takes COPY's rows of `xmin, ctid, columns…` as CSV: keeps the row versions apart from the data.
-
-    Given to the driver as its stream; one call of `write` is one row, so it is nothing but the list's own append.
-    """
-
-    def __init__(self) -> None:
-        self._rows: list[bytes] = []
-        self.write = self._rows.append
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def take(self) -> tuple[str, str, bytes]:
-        """The versions' ctid and xmin as array literals, and the data as COPY alone would have given it; once."""
-        cut = [row.split(b'",', 1) for row in self._rows]  # 123,"(0,1)",data
-        self._rows.clear()
-        versions = [head.split(b",", 1) for head, _ in cut]
-        tids = b"{" + b'",'.join([tid for _, tid in versions]) + b'"}' if versions else b"{}"
-        xmins = b"{" + b",".join([xmin for xmin, _ in versions]) + b"}"
-        return tids.decode(), xmins.decode(), b"".join([data for _, data in cut])
-
-    def without(self, left: Collection[int]) -> "Versions":
-        """These rows but those at the places `left`."""
-        others = Versions()
-        others._rows.extend(row for place, row in enumerate(self._rows) if place not in left)
-        return others
+def line(columns: Iterable[str]) -> str:
+    """SQL of a row of table `t` as one line of PostgreSQL's text: CSV, but for backslashes and an empty field at both
+    ends, which takes the parentheses."""
+    return f"cast(row(null, {', '.join(f't.{quoted(c)}' for c in columns)}, null) as text)"
 
 
-@dataclass
-class Digest:
-    """Takes COPY's rows and keeps their SHA-256 only; a stream for the driver."""
-
-    _hash: Any = field(default_factory=hashlib.sha256)
-
-    def write(self, row: bytes) -> int:
-        """Take one row."""
-        self._hash.update(row)
-        return len(row)
-
-    def hex(self) -> str:
-        """The digest so far."""
-        return str(self._hash.hexdigest())
-
-
-def parse(data: bytes, columns: Mapping[str, str]) -> "pa.Table":
-    """COPY's CSV as a table; `columns` are names and SQL types in COPY's order."""
+def parse(data: bytes | memoryview, columns: Mapping[str, str]) -> "pa.Table":
+    """Lines of rows as a table; `columns` are names and SQL types in the lines' order."""
     import pyarrow as pa
 
     try:
@@ -101,15 +62,19 @@ def _type(kind: str, *, finite: bool) -> "pa.DataType":
     return pa.type_for_alias(name)
 
 
-def _parse(data: bytes, types: Mapping[str, "pa.DataType"]) -> "pa.Table":
+def _parse(data: bytes | memoryview, types: Mapping[str, "pa.DataType"]) -> "pa.Table":
     import pyarrow as pa
     from pyarrow import csv
 
+    around = max(types, key=len)
     return csv.read_csv(
         pa.BufferReader(data),
-        read_options=csv.ReadOptions(column_names=list(types), block_size=max(1 << 20, len(data) // 8)),
-        parse_options=csv.ParseOptions(newlines_in_values=True),
+        read_options=csv.ReadOptions(
+            column_names=[f"{around}(", *types, f"{around})"], block_size=max(1 << 20, len(data) // 8)
+        ),
+        parse_options=csv.ParseOptions(newlines_in_values=True, escape_char="\\"),
         convert_options=csv.ConvertOptions(
+            include_columns=list(types),
             column_types=dict(types),
             null_values=[""],
             strings_can_be_null=True,

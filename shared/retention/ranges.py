@@ -91,7 +91,7 @@ class _Stride:
     def went(self, low: Any, edge: Any, rows: int, deleted: int) -> None:
         """A batch that should have been of `rows`, from `low` to before `edge`, deleted so many."""
         told = isinstance(low, datetime | int) and isinstance(edge, datetime | int) and rows <= 2 * deleted <= 4 * rows
-        self._a_row = (edge - low) / deleted if told else None  # type: ignore[operator]
+        self._a_row = (edge - low) / deleted if told else None
 
 
 class _Walk:

@@ -4,6 +4,7 @@ Idempotent by primary key; under a hold with an end, or the next run would take 
 columns and triggers handled; what cannot come back is reported and left. Never sends an outbox row a second time.
 """
 
+import hashlib
 import io
 import uuid
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from sqlalchemy import Connection, Row, select, text
 
 from shared import audit, holds
 from shared.errors import Refused
-from shared.retention import archive, catalogue, companions, erased, parquet, shelf
+from shared.retention import catalogue, companions, copying, erased, parquet, shelf
 from shared.retention.rules import dotted, quoted
 from shared.retention.shelf import NotArchived
 from shared.schema import archive_manifest, legal_hold
@@ -190,7 +191,7 @@ class _Part:
             )
         )
         self._connection.execute(text(parquet.TEXT_SETTINGS))
-        archive.copy(
+        copying.copy(
             self._connection,
             f"copy restoring ({columns}) from stdin (format csv)",
             io.BytesIO(parquet.lines(rows, self._columns)),
@@ -288,16 +289,16 @@ class _Part:
 
     def _digest(self) -> str:
         """The SHA-256 of COPY's output of these rows as the table has them now, in the archive's order."""
-        columns = ", ".join(f"t.{quoted(c)}" for c in self._columns)
-        order = archive.key_order(self._relation.key, self._relation.columns)
-        digest = parquet.Digest()
-        archive.copy(
+        order = copying.key_order(self._relation.key, self._relation.columns)
+        message = copying.Message()
+        copying.copy(
             self._connection,
-            f"copy (select {columns} from {self._relation.name} t join restoring s on {self._key} order by {order})"
-            " to stdout (format csv)",
-            digest,
+            f"copy (select coalesce(string_agg({parquet.line(self._columns)}, E'\\n' order by {order}), '')"
+            f" from {self._relation.name} t join restoring s on {self._key}) to stdout (format binary)",
+            message,
         )
-        return digest.hex()
+        ((lines,),) = message.rows()
+        return hashlib.sha256(lines).hexdigest()
 
 
 _TRIGGERS = text("""
