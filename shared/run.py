@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from shared import ledger, logs, pauses, plans
-from shared.call import Call
+from shared.call import Call, Reply
 from shared.clock import Clock, rfc3339
 from shared.context import Context, Planned
 from shared.database import Database
@@ -48,7 +48,7 @@ Body = Callable[[Context, Any], Mapping[str, int] | None]
 Starter = Callable[[str, uuid.UUID], None]
 
 # What a task does when its run could not even be opened, the ledger being out of reach.
-Unreached = Callable[[Settings, Clock, Any, Ended], None]
+Unreached = Callable[[Settings, Clock, Any, Ended], Reply | None]
 
 # Seconds between looks at a lease that is about to become free, and between tries to write a run's ending.
 _LOOK_S = 0.5
@@ -119,20 +119,21 @@ class Runner:
                 result = self._leased(database, call, started, began)
             except (Exception, KeyboardInterrupt) as error:  # nothing a start meets may leave it without an outcome
                 how = ended(error)
-                self._say_unreached(how)
-                result = Result(self.task.name, how.outcome, error=how.error, started_at=started)
+                reply = self._say_unreached(how)
+                result = Result(self.task.name, how.outcome, error=how.error, started_at=started, reply=reply)
             result = replace(result, finished_at=result.finished_at or self.clock.now())
             self._say(result)
             return result
 
-    def _say_unreached(self, how: Ended) -> None:
-        """Let the task that watches the plane say that it cannot; a pause is nothing to be said."""
+    def _say_unreached(self, how: Ended) -> Reply | None:
+        """Let the tasks that people look at say that they cannot; a pause is nothing to be said."""
         if self._unreached is None or how.outcome in (Outcome.STOPPED, Outcome.BUSY):
-            return
+            return None
         try:
-            self._unreached(self.settings, self.clock, self._params({})[0], how)
+            return self._unreached(self.settings, self.clock, self._params({})[0], how)
         except Exception as error:  # the ending it was to tell of must still be answered
             log.defect("nobody could be told that the ledger is out of reach", error)
+            return None
 
     def _say(self, result: Result) -> None:
         meaning = OUTCOMES[result.outcome]

@@ -75,7 +75,8 @@ def entrypoint(
 
     At import it reads the manifest and checks the parameters, so that a wrong file fails the deployment and not
     the night; the database is opened at the first call. `unreached` is called instead of `run` when a start ended
-    before its run could be opened: with the settings, the clock, the parameters and how it ended.
+    before its run could be opened: with the settings, the clock, the parameters and how it ended. What it returns is
+    the answer.
     """
     task = manifest.load(Path(file).resolve().parent)
     entry = Entry(task, run, typing.get_type_hints(run)["params"], unreached)

@@ -9,17 +9,21 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-from shared.call import Request
-from shared.console.page import Answer, door, redirect
+from shared.call import Reply, Request
+from shared.clock import Clock
+from shared.console.page import Answer, door, out_of_reach, redirect
 from shared.console.person import cookie_of, form_token, session_cookie, visitor
 from shared.console.routes import Console, answer, form_of
-from shared.errors import Refused, Retry, Unavailable
+from shared.endings import Ended
+from shared.errors import OUTCOMES, Refused, Retry, Unavailable
 from shared.identity import Identity, NotAllowed, NotSignedIn
 from shared.manifest import deployed
+from shared.settings import Settings
 from shared.task import Context, entrypoint
 
 # An ID token's life: the session ends with it.
 _SESSION_S = 3600
+_HTML = "text/html; charset=utf-8"
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ def run(ctx: Context, params: Params) -> dict[str, int]:
     body, headers = made.body.encode(), made.headers
     if "gzip" in ctx.request.headers.get("accept-encoding", ""):
         body, headers = gzip.compress(body, mtime=0), {**headers, "Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
-    ctx.respond(made.status, body, "text/html; charset=utf-8", headers)
+    ctx.respond(made.status, body, _HTML, headers)
     return {"bytes": len(body)}
 
 
@@ -91,4 +95,10 @@ def _sign_out(ctx: Context, request: Request) -> Answer:
     return redirect("/console", {"Set-Cookie": session_cookie("", secure=ctx.settings.in_cloud, seconds=0)})
 
 
-main = entrypoint(__file__, run)
+def say_unreached(_settings: Settings, _clock: Clock, params: Params, how: Ended) -> Reply:
+    """In words a browser shows, to whoever asks: nobody can be looked up now."""
+    made = out_of_reach(how.error or how.outcome.value, OUTCOMES[how.outcome].http, params.docs)
+    return Reply(made.status, made.body.encode(), {"Content-Type": _HTML, **made.headers})
+
+
+main = entrypoint(__file__, run, unreached=say_unreached)

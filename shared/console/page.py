@@ -38,6 +38,12 @@ def door(*, status: int, said: str, key: str, endpoint: str) -> Answer:
     return Answer(status, made, dict(_headers("sign_in.js", f"{at.scheme}://{at.netloc}")))
 
 
+def out_of_reach(said: str, status: int, docs: str) -> Answer:
+    """The page of every address while the ledger cannot be read; it asks again by itself."""
+    made = _templates().get_template("out_of_reach.html").render(said=said, docs=docs)
+    return Answer(status, made, dict(_headers("console.js")))
+
+
 def redirect(to: str, headers: dict[str, str] | None = None) -> Answer:
     """Go there, by GET, also after a form."""
     return Answer(303, "", {**_headers("console.js"), "Location": to, **(headers or {})})

@@ -32,13 +32,17 @@ class Finding:
     remedy: str = ""
 
 
+# Looked for in the folder one stands in.
+_MAPPING = Path("adopt.yaml")
+
+
 @click.command()
 @click.option(
     "--adopt",
     "adopt_file",
     type=click.Path(path_type=Path),
     is_flag=False,
-    flag_value=Path("adopt.yaml"),
+    flag_value=_MAPPING,
     help="Check which tasks can run on this database's own tables (mapping: adopt.yaml).",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
@@ -46,8 +50,8 @@ def doctor(adopt_file: Path | None, as_json: bool) -> None:
     """Say what is wrong and what to do. Exits 1 when something is."""
     with session() as at:
         findings = [*_tools(), *_database(at)]
-        if adopt_file is not None and all(f.state != "wrong" for f in findings):
-            findings += _adoption(at, read_adoption(adopt_file) if adopt_file.exists() else Adoption({}))
+        if adopt_file is not None and all(f.state == "ok" for f in findings if f.subject == "database"):
+            findings += _adoption(at, _mapping(adopt_file))
     if as_json:
         show.document(findings=[f.__dict__ for f in findings])
     else:
@@ -131,6 +135,15 @@ def _work(connection: Connection, now: datetime) -> Iterator[Finding]:
         yield Finding(incident.runbook, "wrong", incident.summary, f"see docs/tasks/{incident.runbook}.md")
 
 
+def _mapping(file: Path) -> Adoption:
+    """What `file` maps; without the one that is looked for where none is given, every name is its own."""
+    if file.exists():
+        return read_adoption(file)
+    if file != _MAPPING:
+        raise ConfigurationError(f"--adopt {str(file)!r}: there is no such file")
+    return Adoption({})
+
+
 def _adoption(at: Session, adoption: Adoption) -> Iterator[Finding]:
     with at.database.transaction(read_only=True) as connection:
         for task in at.tasks().values():
@@ -141,6 +154,8 @@ def _task_fit(connection: Connection, task: Task, adoption: Adoption) -> Iterato
     wrong = False
     for access, tables in task.tables.items():
         for table, columns in tables.items():
+            if table.startswith("groundskeeper."):  # ours, and `keeper migrate` brings it
+                continue
             theirs = adoption.table(table)
             for problem in _table_fit(connection, theirs, [adoption.column(table, c) for c in columns], access):
                 wrong = True

@@ -161,6 +161,17 @@ def test_a_page_is_sent_packed_to_whoever_unpacks_it(browser: Browser) -> None:
     assert gzip.decompress(packed.body).decode() == browser.see("/console/holds")
 
 
+def test_with_the_database_down_a_page_says_so(run_task: RunTask, settings: Settings) -> None:
+    away = replace(settings, database_url=f"postgresql://nobody@127.0.0.1:{next(free_ports())}/away")
+    call = of_request(Request("GET", "/console", {}, HOST, b""), Http("/console", ("GET",), "operator", "a test"))
+    result = run_task("dashboard", call, using=away)
+    assert result.outcome == Outcome.RETRY
+    assert result.reply is not None
+    assert result.reply.status == 503
+    assert "The database does not answer" in result.reply.body.decode()
+    assert "default-src 'none'" in result.reply.headers["Content-Security-Policy"]
+
+
 def test_a_page_nobody_has_is_not_found(browser: Browser) -> None:
     nowhere = ("/x", "/tasks/no_such_task", f"/runs/{uuid.uuid4()}", "/runs/1", "/tasks/db_cleanup?before=x")
     for path in nowhere:

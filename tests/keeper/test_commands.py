@@ -269,11 +269,19 @@ def test_doctor_adopt_says_which_tasks_can_run_on_these_tables(keeper: Keeper, d
     done = keeper("doctor", "--adopt", "--json")
     assert done.returncode == 1
     assert "table audit_log does not exist" in done.stdout
+    with db.transaction() as connection:
+        connection.execute(text("drop schema groundskeeper cascade"))
+    before = keeper("doctor", "--adopt", "--json")  # the first thing one asks, long before `keeper migrate`
+    assert "table audit_log does not exist" in before.stdout
+    missing = keeper("doctor", "--adopt", "no-such.yaml")
+    assert missing.returncode == 3
+    assert "no such file" in missing.stderr
     mapping = tmp_path / "adopt.yaml"
     mapping.write_text(
         "tables:\n  audit_log:\n    name: app.audit_log\n    columns:\n      created_at: {name: happened}\n"
     )
-    assert keeper("doctor", "--adopt", str(mapping)).returncode == 0
+    found = json.loads(keeper("doctor", "--adopt", str(mapping), "--json").stdout)["findings"]
+    assert [one["subject"] for one in found if one["state"] == "wrong"] == ["schema"]
 
 
 def test_an_unreachable_database_is_said_in_words(keeper: Keeper) -> None:
