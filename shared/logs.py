@@ -33,6 +33,9 @@ class _Json(logging.Formatter):
         return redact(json.dumps(entry, default=str, ensure_ascii=False))
 
 
+JSON_LINES = _Json()
+
+
 class _CurrentStream(logging.StreamHandler[TextIO]):
     """Writes to whatever the stream is when it writes: functions-framework replaces sys.stdout to add the
     execution id, and a handler that kept the first one would lose it."""
@@ -56,7 +59,7 @@ def configure(stream: str = "stdout", level: int = logging.INFO) -> None:
     """Send the product's log lines, and its libraries' warnings, to `stream` (stdout in the cloud, stderr under
     `keeper`)."""
     handler = _CurrentStream(stream)
-    handler.setFormatter(_Json())
+    handler.setFormatter(JSON_LINES)
     _logger.setLevel(level)
     for logger in (_logger, *map(logging.getLogger, _LIBRARIES)):
         logger.handlers[:] = [handler]

@@ -37,6 +37,11 @@ def register(secret: str) -> None:
         )
 
 
+def registered() -> frozenset[str]:
+    """Every secret masked so far, in each of its spellings."""
+    return frozenset(_secrets)
+
+
 def redact(text: str) -> str:
     """`text` without anything that must not be shown, and without the NUL that no database column takes."""
     text = text.replace("\0", "")

@@ -28,9 +28,15 @@ from shared.migrations import run as migrations
 from shared.result import Result
 from shared.settings import Settings
 from shared.task import load
+from tests import leaks
 
 NOW = datetime(2026, 6, 15, 12, 0, tzinfo=UTC)
 ROLE_PASSWORD = "a task's role in a test"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Nothing secret may leave any test."""
+    config.pluginmanager.register(leaks)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -131,10 +137,12 @@ _counter = iter(range(1_000_000))
 
 
 @pytest.fixture
-def database_url(server: Postgres, template: str) -> Iterator[str]:
+def database_url(server: Postgres, template: str, tmp_path: Path) -> Iterator[str]:
     """A migrated database of this test's own, as superuser."""
     name = f"t{next(_counter)}"
-    yield server.create_database(name, template=template)
+    url = server.create_database(name, template=template)
+    yield url
+    leaks.note(leaks.stored(url, leaks.planted_in(tmp_path)))
     server.drop_database(name)
 
 

@@ -35,6 +35,9 @@ class Record(NamedTuple):
     last_seen: str | None = None
 
 
+_record = functools.partial(tuple.__new__, Record)  # a third of the time of Record(…)
+
+
 class Bad(NamedTuple):
     """An entry nobody can read."""
 
@@ -106,10 +109,10 @@ def _rows(lines: Iterator[str], first: str | None, places: dict[str, int], width
             continue
         row.append("")
         text, kind, confidence, severity, description, reference, first_seen, last_seen = pick(row)
-        yield Record(
+        yield _record((
             number, text, _KINDS.get(kind, kind) or None, _score(confidence), severity, description, reference,
             first_seen, last_seen,
-        )  # fmt: skip
+        ))  # fmt: skip
 
 
 def threatfox(body: IO[bytes], _columns: Mapping[str, str]) -> Entries:

@@ -5,6 +5,7 @@ form, URLs lose what two writers write differently (case of scheme and host, def
 indicator, or one that would block everybody (private addresses, networks too wide), is unfit, with the reason.
 """
 
+import functools
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -55,6 +56,9 @@ class Indicator(NamedTuple):
         return f"{self.kind}:{self.value}"
 
 
+_indicator = functools.partial(tuple.__new__, Indicator)  # a third of the time of Indicator(…)
+
+
 @dataclass(frozen=True)
 class Reader:
     """Reads indicators. Addresses for documentation (RFC 5737, 3849) are unfit unless `documentation`."""
@@ -72,7 +76,7 @@ class Reader:
         if plain and kind in (None, plain.lastgroup) and len(text) <= _LONGEST:
             looks = plain.lastgroup or ""
             if looks != "ipv4" or int(text.partition(".")[0]) not in _SPECIAL:
-                return Indicator(looks, text)
+                return _indicator((looks, text))
         text = _whole(text if text.isascii() else text.encode("utf-8", "replace").decode())
         if not text:
             raise Unfit("empty")

@@ -19,10 +19,13 @@ from shared.copying import copy, escaped
 from shared.feeds.allowed import Allowed
 from shared.feeds.formats import Bad, Record
 from shared.feeds.indicators import Reader, Unfit
+from shared.redaction import redact
 
 # Kept of a copy's refused rows; the counts have them all.
 _MOST_REJECTS = 1000
 _LONGEST_CONTENT = 300
+_LATELY = 1 << 15  # entries remembered while a copy is read: some 10 MB
+_NEVER = (-1, "")
 
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d:\d\d))?(?:\.\d+)?\s*(?:Z|UTC|([+-]\d\d:?\d\d))?")
 
@@ -110,7 +113,7 @@ class Tally:
             self.unfit += 1
         if len(self.rejects) < _MOST_REJECTS:
             whole = content[:_LONGEST_CONTENT].encode("utf-8", "replace").decode()
-            self.rejects.append((number, reason, whole))
+            self.rejects.append((number, reason, redact(whole)))  # some list addresses of persons
 
 
 @dataclass(frozen=True)
@@ -129,14 +132,27 @@ class Judge:
     current: bool
 
     def lines(self, entries: Iterable[Record | Bad], now: datetime, tally: Tally) -> Iterator[str]:
-        """Lines for COPY, one an accepted entry; the others go to `tally`."""
+        """Lines for COPY, one an accepted entry; the others go to `tally`.
+
+        What says of an indicator again, lately, no more than was said is accepted without a line: the merge would
+        keep the surest and latest alone.
+        """
         stamp, source = now.isoformat(), _json(self.feed)
         read, covers, current = self.reader.read, self.allowed.covers, self.current
+        lately: dict[tuple[str | None, str], tuple[int, str]] = {}
+        remembering, repeats = True, 0
         for entry in entries:
             if isinstance(entry, Bad):
                 tally.refuse(*entry)
                 continue
             number, given, kind, confidence, severity, description, reference, first_seen, last_seen = entry
+            first = _moment(first_seen, now) if first_seen else None
+            last = stamp if current else (_moment(last_seen, now) if last_seen else None) or first or stamp
+            sure = self.confidence if confidence is None else confidence
+            if remembering and lately.get((kind, given), _NEVER) >= (sure, last):
+                tally.accepted += 1
+                repeats += 1
+                continue
             try:
                 indicator = read(given, kind)
             except Unfit as unfit:
@@ -146,9 +162,12 @@ class Judge:
                 tally.refuse(number, "on the allow-list", given, allowed=True)
                 continue
             tally.accepted += 1
-            first = _moment(first_seen, now) if first_seen else None
-            last = stamp if current else (_moment(last_seen, now) if last_seen else None) or first or stamp
-            sure = self.confidence if confidence is None else confidence
+            if remembering:
+                lately[kind, given] = sure, last
+                if len(lately) == _LATELY:
+                    remembering = repeats > _LATELY // 4  # with fewer it costs more than it saves
+                    lately.clear()
+                    repeats = 0
             name, value = indicator  # of signs that need no escape
             yield (
                 f"{name}:{value}\t{name}\t{value}\t{sure}\t{_field(severity)}\t{_field(description)}"

@@ -22,10 +22,12 @@ from google.cloud import pubsub_v1
 from shared.clock import SystemClock
 from shared.errors import Outcome
 from shared.laptop import home
+from shared.laptop.firebase import DEMO_CUSTOMER, DEMO_OPERATOR
 from shared.laptop.plane import exit_code
 from shared.laptop.postgres import Postgres
 from shared.laptop.scheduler import Attempt, Http, Job, Scheduler, jobs_of
 from shared.manifest import FUNCTIONS, ROOT, Cron, load, load_all
+from tests import leaks
 from tests.laptop import throwaway
 
 WAIT_S = 60.0
@@ -168,6 +170,19 @@ def test_the_demo_plane_runs_every_scheduled_task_and_none_ends_badly(up: Callab
     # a secret's rotation waits for its approval; Chromium with Lighthouse and the internet are not everywhere
     excused = {"rotate_secrets": {"waiting"}, "lighthouse_scan": {"unavailable"}, "ping_services": {"unavailable"}}
     assert {name: outcomes for name, outcomes in ended.items() if outcomes - excused.get(name, set()) - {"ok"}} == {}
+    _nothing_secret_is_told_or_stored(plane)
+
+
+def _nothing_secret_is_told_or_stored(plane: Up) -> None:
+    """Over what a whole day of the plane said, logged and stored, its archives' and backups' manifests among it."""
+    planted = leaks.planted_in(plane.home)
+    assert planted
+    # whom one can sign in as here is said on purpose, and made up
+    leaks.heard("standard output", plane.said.replace(DEMO_OPERATOR, "").replace(DEMO_CUSTOMER, ""))
+    for file in (*plane.home.glob("log/*.log"), *plane.home.glob("objects/**/*.json")):
+        leaks.heard(file.name, file.read_text(errors="replace"))
+    with Postgres.start(plane.home / "postgres") as server:
+        leaks.note(leaks.stored(server.database_url(home.DATABASE), planted))
 
 
 def test_once_shows_every_bad_end_of_functions_and_jobs_and_still_runs_the_others(
