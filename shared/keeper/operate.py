@@ -247,12 +247,13 @@ def list_holds(as_json: bool) -> None:
     show.table(
         "Holds in force (times in UTC)",
         ["hold", "table", "account", "reason", "by", "since", "until"],
-        (
-            (h.hold_id, h.table or "all", h.account or "all", h.reason, h.placed_by, h.placed_at, h.expires_at)
-            for h in found
-        ),
+        ((h.hold_id, h.table or "all", _whose(h), h.reason, h.placed_by, h.placed_at, h.expires_at) for h in found),
         empty="Nothing is on hold.",
     )
+
+
+def _whose(found: holds.Hold) -> str:
+    return found.account or ("restored rows" if found.run_id else "all")
 
 
 @hold.command("release")

@@ -128,6 +128,8 @@ def run(
             at, found, planning=planning, plan_hash=plan_hash, params=overrides, why=why, break_glass=break_glass
         )
     say(result, as_json=as_json)
+    if result.outcome is Outcome.PLANNED and not (planning or as_json):
+        show.console.print("  observe mode: nothing was done; KEEPER_MODE=enforce lets it act", soft_wrap=True)
     sys.exit(OUTCOMES[result.outcome].exit)
 
 
@@ -227,7 +229,7 @@ def say(result: Result, *, as_json: bool) -> None:
             empty="The plan is empty.",
         )
         for note in result.plan["notes"]:
-            show.console.print(f"  {note}")
+            show.console.print(f"  {note}", soft_wrap=True)
         show.console.print(f"  plan {result.plan_hash}", soft_wrap=True)
     took = result.finished_at - result.started_at if result.finished_at and result.started_at else None
     show.console.print(

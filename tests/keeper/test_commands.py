@@ -100,6 +100,13 @@ def test_tables_for_people_hold_no_json_and_no_colour_in_a_pipe(keeper: Keeper) 
         assert '"severity"' not in done.stdout + done.stderr
 
 
+def test_a_run_in_observe_mode_says_that_it_did_nothing(keeper: Keeper, db: Database) -> None:
+    expire(db, 1)
+    seen = keeper("run", "db_cleanup", KEEPER_MODE="observe")
+    assert (seen.returncode, "observe mode: nothing was done" in seen.stdout) == (0, True)
+    assert "observe mode" not in keeper("run", "db_cleanup", "--plan").stdout
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -64,6 +64,7 @@ def test_a_run_by_a_rules_file_is_restored_and_proven_equal(
     restored = _document(back, "restore")
     assert (restored["restored"], restored["equal"], restored["conflicts"]) == (20, True, [])
     assert len(rows("select 1 from visits")) == 20
+    assert "restored rows" in keeper("hold", "list").stdout
     again = keeper("restore", document["run_id"], "--why", "a mistake")
     assert "20 were there already; equal to the archive" in " ".join(again.stdout.split())
 
