@@ -129,13 +129,15 @@ def _exactly(
 ) -> _Found:
     rule, due, spared = target.rule, target.due(), held.spared(target, state)
     oids = [child.oid for child in target.whole] + [o.oid for o in partitions.orphans(connection, target)]
-    total, kept, ages = Size(), 0, []
+    total, kept, ages, whole = Size(), 0, [], len(target.whole)
     for oid in oids:
         total += partitions.size(connection, oid)
     if state.some:
         for child in target.whole:
             spoken = f"select count(*) from {child.name} t where not coalesce({spared.sql}, false)"
-            kept += connection.execute(text(spoken), spared.binds).scalar_one()
+            spoken_for = connection.execute(text(spoken), spared.binds).scalar_one()
+            kept += spoken_for
+            whole -= spoken_for > 0
     total = replace(total, rows=total.rows - kept)
     for leaf, _ in target.leaves:
         rows, oldest = preflight.count(connection, target, spared, leaf.name)
@@ -143,9 +145,11 @@ def _exactly(
         ages.append(moments.age(rule, target.kind, oldest, ctx.now))
         if state.some:
             kept += preflight.count(connection, target, due, leaf.name)[0] - rows
-    if target.whole:
-        oldest = connection.execute(text(f"select min({target.timestamp}) from {target.whole[0].name}")).scalar()
-        ages.append(moments.age(rule, target.kind, oldest, ctx.now))
+    for child in target.whole:  # oldest first, and the oldest may be empty
+        oldest = connection.execute(text(f"select min({target.timestamp}) from {child.name}")).scalar()
+        if oldest is not None:
+            ages.append(moments.age(rule, target.kind, oldest, ctx.now))
+            break
     why = rule.describe(ctx.now)
     oldest_age = max((age for age in ages if age is not None), default=None)
     behind = rule.cutoff(ctx.now) - (ctx.now - oldest_age) if oldest_age else timedelta()
@@ -162,7 +166,9 @@ def _exactly(
     if kept:
         why += f"; {kept} rows under a legal hold stay"
     if target.whole:
-        why += f"; {len(target.whole)} partitions go whole"
+        why += f"; {whole} partitions go whole"
+        if by_row := len(target.whole) - whole:
+            why += f", {by_row} by row, since rows of theirs are held"
     items = [
         Item(
             rule.name,

@@ -175,12 +175,23 @@ def test_an_accounts_hold_keeps_its_rows_and_with_them_the_partition(
     assert planned.plan is not None
     assert planned.plan["items"][0]["count"] == 7
     assert "5 rows under a legal hold stay" in planned.plan["items"][0]["why"]
+    assert "1 partitions go whole, 2 by row, since rows of theirs are held" in planned.plan["items"][0]["why"]
     result = sweep(RULE)
     assert result.counts == {"ping.deleted": 7, "ping.partitions": 1, "ping.held": 5}, result.error
     assert _left(rows) == ["ping_14", "ping_15", "ping_16", "ping_17"]
     with db.transaction() as connection:
         holds.release(connection, hold, by="ann", why="over", now=clock.now())
     assert sweep(RULE).counts == {"ping.deleted": 5, "ping.partitions": 2}
+
+
+def test_the_oldest_due_row_is_found_behind_an_empty_partition(
+    ping: Callable[..., None], sweep: Sweep, execute: Execute
+) -> None:
+    ping()
+    execute("delete from ping where at < '2026-05-14'")
+    planned = sweep(RULE, planning=True)
+    assert planned.plan is not None
+    assert planned.plan["items"][0]["oldest"] == "2026-05-14T06:00:00+00:00"
 
 
 @pytest.mark.parametrize("on", ["ping", "public.ping", None])
