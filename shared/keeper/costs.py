@@ -30,7 +30,7 @@ _LOOKED_BACK = timedelta(days=30)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def costs(measured: bool, as_json: bool) -> None:
     """What a month costs, each task and all, for a small, a medium and a large platform, before and after what is
-    free; and the relay as a doorbell, ticking, or as one of four workers that are always on."""
+    free; and the relay sweeping, ticking, as a doorbell, or as one of four workers that are always on."""
     # Nothing else of the command needs the prices.
     from shared.costs.compare import ways
     from shared.costs.estimate import SIZES, estimate
@@ -108,7 +108,7 @@ def _print(bills: "list[Bill]", choices: "Mapping[str, tuple[Way, ...]]") -> Non
     )
     show.table(
         "The same events relayed in other ways, after what is free",
-        ["way", *(f"{size.name}: $" for size in sizes), "what (at the largest)"],
+        ["way", *(f"{size.name}: $" for size in sizes), "what"],
         (
             (kinds[0].name, *(f"{way.dollars:.2f}" for way in kinds), kinds[-1].what)
             for kinds in zip(*(choices[size.name] for size in sizes), strict=True)

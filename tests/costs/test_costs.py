@@ -122,10 +122,14 @@ def test_four_always_on_workers_cost_what_the_price_list_says() -> None:
     assert workers == pytest.approx(270.54 - 240_000 * 0.000018 - 450_000 * 0.000002, abs=0.02)
 
 
-def test_a_doorbell_is_cheapest_while_commits_are_few_and_ticking_when_they_are_many() -> None:
+def test_waiting_is_what_costs_and_a_doorbell_waits_as_long_as_ticking() -> None:
     small, *_, large = ({w.name: w.dollars for w in ways(size)} for size in SIZES)
-    assert small["doorbell"] < small["tick"] < small["workers"]
-    assert large["tick"] < large["doorbell"] < large["workers"]
+    for size in (small, large):
+        assert size["minute"] < size["tick"] == size["doorbell"] < size["workers"]
+    # an instance of 0.333 vCPU and 0.5 GiB, all month, less what is free
+    assert small["tick"] == pytest.approx(
+        (MONTH_S * 0.333 - 180_000) * 0.000024 + (MONTH_S * 0.5 - 360_000) * 0.0000025, abs=0.01
+    )
 
 
 def test_the_repositorys_own_tasks_have_a_bill_at_every_size() -> None:
