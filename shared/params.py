@@ -7,12 +7,24 @@ task is loaded. `{env: NAME, default: x}` is resolved here and nowhere else; the
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from shared.strict_yaml import ManifestError
 
 T = TypeVar("T")
+
+
+def variables(value: Any) -> Iterator[str]:
+    """The names of the variables that `value` reads its `{env, default}` from."""
+    if isinstance(value, dict):
+        if set(value) == {"env", "default"}:
+            yield value["env"]
+        for inner in value.values():
+            yield from variables(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from variables(inner)
 
 
 def resolve(value: Any, environ: Mapping[str, str], where: str) -> Any:

@@ -88,6 +88,7 @@ def alone(home: Path) -> Iterator[None]:
 
 def publish(home: Path, variables: Mapping[str, str]) -> None:
     """Let `keeper` in another terminal find the parts of this plane while it is up."""
+    _published(home).touch(mode=0o600)  # Slack's address, say, may be among them
     _published(home).write_text(json.dumps(dict(variables)), encoding="utf-8")
 
 

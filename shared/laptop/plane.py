@@ -34,6 +34,7 @@ from shared.laptop.scheduler import Attempt, Here, Http, Job, Scheduler, Target,
 from shared.laptop.scheduler_api import SchedulerApi
 from shared.laptop.site import NOT_BUILT, Site, built
 from shared.manifest import Every
+from shared.params import variables
 from shared.redaction import describe
 from shared.schedule import MINUTE, last_slot, minute_of
 from shared.settings import Settings
@@ -153,7 +154,7 @@ class Plane:
         self._schedules()
         self._people()
         stripe = self._billing()
-        home.publish(self._at, self._published)
+        home.publish(self._at, {**self._published, **self._parameters()})
         functions = Functions()
         self._stack.callback(functions.stop)
         for name, task in self._tasks.items():
@@ -196,6 +197,11 @@ class Plane:
         named = f"a folder for each bucket ({', '.join(buckets) or 'none declared'})"
         lacking = "; fake-gcs-server is not installed" if gcs else ""
         self._parts.append(Part("objects", named + lacking, str(folder)))
+
+    def _parameters(self) -> dict[str, str]:
+        """The variables that parameters are read from, so that `keeper` in another terminal makes the same plans."""
+        named = {name for task in self._tasks.values() for name in variables(task.params)}
+        return {name: os.environ[name] for name in sorted(named) if name in os.environ}
 
     def _schedules(self) -> None:
         self._jobs = SchedulerApi(self._tasks, self._clock)

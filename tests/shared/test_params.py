@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from shared.params import build, resolve
+from shared.params import build, resolve, variables
 from shared.strict_yaml import ManifestError
 
 
@@ -55,3 +55,8 @@ def test_a_variable_replaces_its_default_and_takes_its_type() -> None:
     assert resolve(declared, {"S3_RETENTION_DAYS": "30"}, "p") == {"days": 30}
     with pytest.raises(ManifestError, match=r"p.days \(from \$S3_RETENTION_DAYS\): expected int, got 'thirty'"):
         resolve(declared, {"S3_RETENTION_DAYS": "thirty"}, "p")
+
+
+def test_the_variables_of_parameters_are_found_wherever_they_stand() -> None:
+    params = {"a": {"env": "A", "default": 1}, "b": [{"c": {"env": "C", "default": ""}}, ({"env": "D", "default": 0},)]}
+    assert list(variables(params)) == ["A", "C", "D"]
