@@ -47,7 +47,8 @@ def run(ctx: Context, params: Params) -> dict[str, int]:
     except (Retry, Unavailable) as reason:
         found.append(Finding("scheduler/unseen", "warning", str(reason), "watchdog"))
     if jobs is not None:
-        found += schedules.findings(schedules.declared(tasks), jobs, ctx.now)
+        drift = schedules.findings(schedules.declared(tasks), jobs, ctx.now)
+        found += [one for one in drift if one.key != f"call/{ctx.task.slug}"]  # of that call this run is the repetition
     unseen = frozenset() if jobs is not None else frozenset(("schedule", "fired", "call"))
     with ctx.begin() as connection:
         opened, closed = incidents.keep(connection, found, unseen=unseen, now=ctx.now)

@@ -61,7 +61,8 @@ def resume(task: str, why: str | None, actor: str | None) -> None:
         name = pauses.ALL if task in ("all", pauses.ALL) else find(at.tasks(), task).name
         with at.database.transaction() as connection:
             ended = pauses.resume(connection, name, by=at.actor, why=why, now=at.clock.now())
-    show.console.print(f"{name} resumed" if ended else f"{name} was not paused")
+    shown = "all" if name == pauses.ALL else name
+    show.console.print(f"{shown} resumed" if ended else f"{shown} was not paused")
 
 
 @click.group()

@@ -225,9 +225,12 @@ def say(result: Result, *, as_json: bool) -> None:
             (
                 (i["what"], i["count"], i["unit"] if i["exact"] else f"{i['unit']} (estimate)", i["oldest"], i["why"])
                 for i in result.plan["items"]
+                if i["count"]
             ),
-            empty="The plan is empty.",
+            empty="The plan is empty: there is nothing to do.",
         )
+        if idle := [i["what"] for i in result.plan["items"] if not i["count"]]:
+            show.console.print(f"  nothing to do for {', '.join(idle)}", highlight=False)
         for note in result.plan["notes"]:
             show.console.print(f"  {note}", soft_wrap=True)
         show.console.print(f"  plan {result.plan_hash}", soft_wrap=True)

@@ -347,3 +347,4 @@ def _log_to(file: Path) -> None:
     handler = logging.FileHandler(file)
     handler.setFormatter(logger.handlers[0].formatter if logger.handlers else None)
     logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)  # the terminal gets less

@@ -8,7 +8,8 @@ from shared.laptop import stripe_objects as make
 from shared.laptop.stripe_store import NoSuch, NotPossible, Store
 
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Stripe double</title>
-<body style="font-family: sans-serif; max-width: 60rem; margin: 2rem auto">
+<meta name="viewport" content="width=device-width">
+<body style="font: 16px/1.8 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem">
 <main><h1>Stripe double</h1>{}</main></body></html>"""
 _FATES = ("renew, paid", "renew, unpaid", "cancel")
 

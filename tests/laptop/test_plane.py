@@ -1,6 +1,7 @@
 """The whole plane: every kind of trigger ends in the ledger, everything stops, and a killed plane is recovered from."""
 
 import json
+import logging
 import os
 import re
 import signal
@@ -19,11 +20,12 @@ import pytest
 import requests
 from google.cloud import pubsub_v1
 
+from shared import logs
 from shared.clock import SystemClock
 from shared.errors import Outcome
 from shared.laptop import home
 from shared.laptop.firebase import DEMO_CUSTOMER, DEMO_OPERATOR
-from shared.laptop.plane import exit_code
+from shared.laptop.plane import _log_to, exit_code
 from shared.laptop.postgres import Postgres
 from shared.laptop.scheduler import Attempt, Http, Job, Scheduler, jobs_of
 from shared.manifest import FUNCTIONS, ROOT, Cron, load, load_all
@@ -368,3 +370,17 @@ def test_somebodys_own_database_is_neither_migrated_nor_filled(folder: Path, mon
         assert sa.inspect(engine).get_schema_names() == ["information_schema", "public"]
         assert sa.inspect(engine).get_table_names() == []
         engine.dispose()
+
+
+def test_the_planes_log_has_what_cloud_logging_gets_whatever_the_terminal_shows(tmp_path: Path) -> None:
+    logger = logging.getLogger("groundskeeper")
+    before = logger.handlers[:], logger.level, logger.propagate
+    try:
+        logs.configure("stderr", logging.WARNING)
+        _log_to(tmp_path / "plane.log")
+        logs.log.info("heartbeat", incidents=0)
+        assert json.loads((tmp_path / "plane.log").read_text())["message"] == "heartbeat"
+    finally:
+        for handler in logger.handlers:
+            handler.close()
+        logger.handlers[:], logger.level, logger.propagate = before
