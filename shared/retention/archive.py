@@ -37,6 +37,7 @@ FORMAT = 1
 # One file: small enough to stay in memory some times over, large enough to compress well.
 _MOST_ROWS, _FIRST_ROWS = 250_000, 5_000
 _MOST_BYTES = 8 << 20
+_BUSY_ROWS = 10_000
 
 _LOCK_MS, _STATEMENT_MS = 250, 60_000
 _LOCKED = "55P03"
@@ -45,7 +46,7 @@ _LOCKED = "55P03"
 def archive_rows(ctx: Context, target: Target, leaf: Leaf, *, indexed: bool, pace: Pace) -> None:
     """Archive and delete the due rows of `leaf`; counts `<rule>.archived` and `<rule>.deleted`.
 
-    While the server gives or deletes rows, a thread writes and verifies the file before.
+    Alone, the next rows are read and the last ones' file is written and verified while those before them are deleted.
     Raises NotArchived, Stopped and GaveWay; what is done by then is done.
     """
     store, objects = store_of(ctx, target.rule), target.rule.objects
@@ -53,15 +54,20 @@ def archive_rows(ctx: Context, target: Target, leaf: Leaf, *, indexed: bool, pac
     rows, walk = _first(leaf, most), Walk(indexed)
     trouble = _Trouble()
     written: Future[_Written] | None = None
-    last = False
-    with ThreadPoolExecutor(1, "archive") as writer:
-        while written or not last:
+    pace.anew()
+
+    def read() -> Future[tuple[list[Copied], bool] | None]:
+        pace.ready([leaf.oid, target.relation.oid])
+        ctx.check()
+        few = min(rows, _BUSY_ROWS) if pace.busy else rows
+        return beside.submit(copy_out, ctx, target, leaf, walk, few, singly=objects is not None)
+
+    with ThreadPoolExecutor(2, "archive") as beside:
+        reading: Future[tuple[list[Copied], bool] | None] | None = read()
+        while reading or written:
             following = None
-            if not last:
-                pace.ready([leaf.oid, target.relation.oid])
-                ctx.check()
-                taken = copy_out(ctx, target, leaf, walk, rows, singly=objects is not None)
-                found, last = taken or ([], True)
+            if reading:
+                found, last = reading.result() or ([], True)
                 if found:
                     place = _Place(store, uuid.uuid4(), f"{folder_of(target.source)}/{ctx.run_id}")
                     found, copies = (
@@ -69,11 +75,16 @@ def archive_rows(ctx: Context, target: Target, leaf: Leaf, *, indexed: bool, pac
                     )
                 if found:
                     copied = together(found)
-                    following = writer.submit(_write, ctx, target, place, copied, copies)
+                    following = beside.submit(_write, ctx, target, place, copied, copies)
                     rows = min(most, rows * 4, max(100, _MOST_BYTES * copied.rows // max(len(copied.data), 1)))
+                reading = None if last or pace.busy else read()
             if written:
-                _delete(ctx, target, leaf, written.result())
+                _delete(ctx, target, leaf, written.result(), pace)
             written = following
+            if not (last or reading):  # in company one thing at a time
+                if written:
+                    _delete(ctx, target, leaf, written.result(), pace)
+                written, reading = None, read()
     if trouble.missing:
         ctx.count(f"{target.rule.name}.missing", trouble.missing)
     if trouble.failed:
@@ -188,10 +199,13 @@ def _write(ctx: Context, target: Target, place: _Place, copied: Copied, copies: 
     return _Written(place, copied, entry, copies)
 
 
-def _delete(ctx: Context, target: Target, leaf: Leaf, written: _Written) -> None:
+def _delete(ctx: Context, target: Target, leaf: Leaf, written: _Written, pace: Pace) -> None:
     """Delete exactly these row versions, enter their archive into the ledger and note their objects; where none of
     them is there any more, remove the archive."""
-    if not _deleted(ctx, target, leaf, written):
+    began = ctx.clock.monotonic()
+    deleted = _deleted(ctx, target, leaf, written)
+    pace.rest(ctx.clock.monotonic() - began, transactions=2)  # the savepoint is one of its own
+    if not deleted:
         place = written.place
         for name in (place.data, place.manifest, *(f"{place.above}/{copy.copy}" for copy in written.copies)):
             remove(place.store, name)

@@ -102,7 +102,7 @@ class Pace:
         self._size = float(min(_FIRST, self.limits.batch_rows))
         self._looked: float | None = None
         self._written: int | None = None
-        self._batches = 0
+        self._ours = 0
 
     @property
     def rows(self) -> int:
@@ -121,8 +121,8 @@ class Pace:
             with self._ctx.read() as connection:
                 seen = look(connection, oids, self._own, self._heartbeat)
             self._looked = clock.monotonic()
-            writers = 0 if self._written is None else seen.written - self._written - self._batches
-            self._written, self._batches = seen.written, 0
+            writers = 0 if self._written is None else seen.written - self._written - self._ours
+            self._written, self._ours = seen.written, 0
             if (
                 seen.transactions
                 or writers >= _WRITERS
@@ -147,11 +147,15 @@ class Pace:
 
     def took(self, seconds: float) -> None:
         """A batch of `rows` took so long: grow or shrink towards the target, and rest in company."""
-        self._batches += 1
         target = (self.limits.busy_ms if self.busy else self.limits.idle_ms) / 1000
         most = _BUSY_GROWTH if self.busy else _GROWTH
         wanted = most if seconds <= 0 else min(most, max(0.25, target / seconds))
         self._size = min(max(self._size * wanted, _LEAST), self.limits.batch_rows)
+        self.rest(seconds)
+
+    def rest(self, seconds: float, *, transactions: int = 1) -> None:
+        """So many transactions of ours took so long: rest in company."""
+        self._ours += transactions
         if self.busy and seconds > 0:
             self._ctx.clock.sleep(min(seconds, 0.25))
 

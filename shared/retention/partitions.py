@@ -172,6 +172,7 @@ def drop(ctx: Context, target: Target, child: Child, pace: Pace, detaching: Conn
             f"{child.name} came under a legal hold after it was detached: it is kept, detached", lost=True
         )
     _drop(ctx, target, child.name, child.oid)
+    pace.rest(0, transactions=4)  # the note, the detach's two, the drop
     return True
 
 

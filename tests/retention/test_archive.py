@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from shared import holds, objects
 from shared.database import Database
@@ -338,6 +339,40 @@ def test_without_a_place_for_archives_nothing_is_deleted_and_the_other_rules_run
     assert result.outcome is Outcome.PARTIAL
     assert "KEEPER_BUCKET_ARCHIVE" in (result.error or "")
     assert (len(rows("select 1 from log")), result.counts["fine.deleted"]) == (501, 1)
+
+
+def test_signs_that_text_and_csv_use_themselves_come_back_as_they_were(
+    sweep: Sweep, rows: Rows, bring: Bring, execute: Execute
+) -> None:
+    signs = r"""unnest(array['"', E'\\', ',', '(', ')', E'\n', E'\r', E'\t', ' ', '', 'N', E'\\N', 'é', '😀', null])"""
+    execute(
+        "create table log (id int generated always as identity primary key, at date, note text, other text)",
+        'grant select, update, delete on log to "db-cleanup"',
+        f"insert into log (at, note, other) select '2026-01-01', a || b || a, b || c || b from {signs} a, {signs} b,"
+        f" {signs} c".replace(":", r"\:"),
+        "update log set note = null where note = 'NNN'",
+        "update log set note = '' where note = 'ééé'",
+    )
+    before = _content(rows)
+    result = sweep(RULE)
+    assert result.counts == {"log.deleted": 3375, "log.archived": 3375}, result.error
+    assert bring(result.run_id).equal
+    assert _content(rows) == before
+
+
+def test_in_company_an_archive_goes_in_small_files_one_after_the_other(
+    simple: None, sweep: Sweep, db: Database, bring: Bring, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from shared.retention import archive
+
+    monkeypatch.setattr(archive, "_BUSY_ROWS", 120)
+    with db.transaction() as other:
+        other.execute(text("select 1"))
+        result = sweep(RULE)
+    assert result.counts == {"log.deleted": 500, "log.archived": 500}, result.error
+    sizes = [json.loads(f.read_text())["rows"] for f in _files(settings) if f.suffix == ".json"]
+    assert sorted(sizes) == [20, 120, 120, 120, 120]
+    assert bring(result.run_id).equal
 
 
 def test_many_rows_of_one_moment_are_archived_in_parts_without_an_index_too(
