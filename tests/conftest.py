@@ -91,6 +91,7 @@ def server() -> Iterator[Postgres]:
     """The newest PostgreSQL there is (18, from the package)."""
     with Postgres.temporary(parent=memory()) as started:
         _leave_alone(started)
+        _log_in_quickly(started)
         yield started
 
 
@@ -105,6 +106,13 @@ def each_server(request: pytest.FixtureRequest) -> Iterator[Postgres]:
 def _leave_alone(server: Postgres) -> None:
     """Let no autovacuum come between what a test does and what it then counts."""
     server.execute("alter system set autovacuum_naptime = '1h'")
+    server.execute("select pg_reload_conf()")
+
+
+def _log_in_quickly(server: Postgres) -> None:
+    """Spare the superuser's connections, of which each test makes several, SCRAM's thousands of hashes in Python."""
+    rules = server.data / "pg_hba.conf"
+    rules.write_text("host all postgres 127.0.0.1/32 password\n" + rules.read_text())
     server.execute("select pg_reload_conf()")
 
 
