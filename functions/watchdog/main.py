@@ -41,6 +41,7 @@ def run(ctx: Context, params: Params) -> dict[str, int]:
         found += runs.findings(connection, tasks, paused=stops, now=ctx.now)
         held = frozenset(age.table for age in params.ages if any(h.covers_table(age.table) for h in ctx.holds()))
         found += ages.findings(connection, params.ages, tasks, held=held, now=ctx.now)
+    away = unreached.stands(ctx.objects("archive"))
     jobs = None
     try:
         jobs = _jobs(params.scheduler)
@@ -48,8 +49,10 @@ def run(ctx: Context, params: Params) -> dict[str, int]:
         found.append(Finding("scheduler/unseen", "warning", str(reason), "watchdog"))
     if jobs is not None:
         drift = schedules.findings(schedules.declared(tasks), jobs, ctx.now)
-        found += [one for one in drift if one.key != f"call/{ctx.task.slug}"]  # of that call this run is the repetition
-    unseen = frozenset() if jobs is not None else frozenset(("schedule", "fired", "call"))
+        # Of our own call this run is the repetition; while the ledger was away all calls failed, and that was told.
+        moot = "call/" if away else f"call/{ctx.task.slug}"
+        found += [one for one in drift if not one.key.startswith(moot)]
+    unseen = frozenset(("call",) if away else ()) if jobs is not None else frozenset(("schedule", "fired", "call"))
     with ctx.begin() as connection:
         opened, closed = incidents.keep(connection, found, unseen=unseen, now=ctx.now)
         ctx.count("opened", opened)

@@ -32,13 +32,20 @@ def begin(settings: Settings, clock: Clock, how: Ended, *, docs: str) -> None:
 
 def end(place: objects.Objects, to: Mapping[str, Channel], *, docs: str) -> bool:
     """Tell that the ledger is back, where its loss was told; whether it was."""
-    try:
-        place.stat(MARKER)
-    except objects.Missing:
+    if not stands(place):
         return False
     text = "the plane reaches its ledger again"
     if tell(dict(to), Alert(MARKER, "error", True, text, f"{docs}/operations.md")):
         _forget(place)
+    return True
+
+
+def stands(place: objects.Objects) -> bool:
+    """Whether the ledger's loss was told, and its return was not."""
+    try:
+        place.stat(MARKER)
+    except objects.Missing:
+        return False
     return True
 
 

@@ -393,6 +393,21 @@ def test_a_dead_database_is_told_once_and_once_when_it_is_back(
     assert webhook.of("ledger") == ["open", "over"]
 
 
+def test_calls_that_failed_while_the_ledger_was_away_are_not_told_besides(
+    watch: Callable[..., dict[str, int]], settings: Settings, clock: ManualClock, scheduler: SchedulerApi, rows: Rows
+) -> None:
+    dead = replace(settings, database_url=f"postgresql://u:p@127.0.0.1:{next(free_ports())}/x")
+    runner = load(FUNCTIONS / "watchdog").runner(dead, clock)
+    assert runner.execute(of_slot(Cron("*/5 * * * *"), clock.now())).outcome == Outcome.RETRY
+    runner.close()
+    with scheduler.changing() as jobs:
+        jobs["db-cleanup"].status = jobs["watchdog"].status = Status(code=13)
+    watch(scheduler)
+    assert open_keys(rows) == set()
+    watch(scheduler)  # one that goes on failing is told
+    assert open_keys(rows) == {"call/db-cleanup"}
+
+
 def test_without_any_channel_the_log_line_is_the_alert(
     watch: Callable[..., dict[str, int]], db: Database, rows: Rows, caplog: pytest.LogCaptureFixture
 ) -> None:
