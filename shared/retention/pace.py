@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from shared.context import Context
 
-_LEAST, _FIRST = 500, 4_000
+_LEAST, _FIRST = 1_000, 4_000
 # How much larger a batch may be than the one before it: in company a lucky commit must not double it.
 _GROWTH, _BUSY_GROWTH = 8.0, 1.25
 
