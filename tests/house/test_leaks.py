@@ -79,7 +79,8 @@ PLANTED = f'''
 def test_every_test_that_lets_something_out_fails_and_the_value_is_not_shown(tmp_path: Path) -> None:
     (tmp_path / "test_planted.py").write_text(textwrap.dedent(PLANTED))
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "tests.leaks", "-p", "no:cacheprovider", "-c", "/dev/null", tmp_path],
+        [sys.executable, "-m", "pytest", "-p", "tests.leaks", "-p", "no:cacheprovider", "-rN", "-c", "/dev/null",
+         tmp_path],
         cwd=ROOT, text=True, capture_output=True, check=False,
     )  # fmt: skip
     said = done.stdout
