@@ -25,7 +25,9 @@ from shared.schema import metadata
 
 # Of their own making, so that what shared/redaction.py does not know is not unknown here too.
 SHAPES = {
-    "an e-mail address": re.compile(r"[\w.%+-]{1,64}@(?!sha256|[\w.-]+\.gserviceaccount\.com)(?:[\w-]+\.)+[A-Za-z]{2,}\b"),
+    "an e-mail address": re.compile(
+        r"[\w.%+-]{1,64}@(?!sha256|[\w.-]+\.gserviceaccount\.com)(?:[\w-]+\.)+[A-Za-z]{2,}\b"
+    ),
     "a password in a URL": re.compile(r"://[^\s/:@\"]*:(?!\*\*\*@)[^\s/@\"]+@"),
     "a bearer token": re.compile(r"(?i)\bbearer\s+[\w.~+/-]{12,}"),
     "a JSON web token": re.compile(r"\beyJ[\w-]{8,}\.[\w-]+\."),

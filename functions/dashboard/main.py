@@ -45,6 +45,7 @@ def run(ctx: Context, params: Params) -> dict[str, int]:
         raise Refused("the console is opened in a browser, at /console")
     made = _answer(ctx, params, ctx.request)
     body, headers = made.body.encode(), made.headers
+    # No length tells another site anything: the session cookie is SameSite=Strict, so its requests show it no page.
     if "gzip" in ctx.request.headers.get("accept-encoding", ""):
         body, headers = gzip.compress(body, mtime=0), {**headers, "Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
     ctx.respond(made.status, body, _HTML, headers)

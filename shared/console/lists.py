@@ -42,8 +42,8 @@ def retention(connection: Connection, tasks: Mapping[str, Task], environ: Mappin
                     rule.get("table", rule["name"]),
                     _task_link(task.name),
                     rule.get("where", "") or "every row",
-                    f"{keep} days" if keep is not None else "–",
-                    f"{rule['archive']['keep_days']} days" if rule.get("archive") else "no undo",
+                    words.days(keep) if keep is not None else "–",
+                    words.days(rule["archive"]["keep_days"]) if rule.get("archive") else "no undo",
                     backlog,
                     (item or {}).get("oldest") or "–",
                 )

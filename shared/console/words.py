@@ -33,6 +33,11 @@ def span(value: timedelta | float | None) -> str:
     return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
+def days(count: int) -> str:
+    """A whole number of days."""
+    return f"{count} day{'' if count == 1 else 's'}"
+
+
 def number(value: int | None) -> str:
     """A whole number with thin groups."""
     return "–" if value is None else f"{value:,}"

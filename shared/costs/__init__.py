@@ -1,1 +1,1 @@
-"""What the plane costs a month, from task.yaml and public prices. Pure functions; never deployed."""
+"""What the plane costs a month, from task.yaml and public prices. Pure functions; no task uses them."""

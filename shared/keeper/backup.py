@@ -16,16 +16,13 @@ from shared.backup.shelf import Keep
 from shared.backup.throwaway import Target
 from shared.database import Database
 from shared.errors import OUTCOMES, Refused
-from shared.keeper import show
+from shared.keeper import options, show
 from shared.keeper.session import Session, find, session
 from shared.keeper.tasks import run_by_hand, say
 from shared.objects import Objects
 from shared.params import build, resolve
 from shared.schema import erasure as erasure_table
 from shared.schema import verified_backup
-
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-_AS = click.option("--as", "actor", help="Who asks (default: you).")
 
 
 @click.group()
@@ -34,7 +31,7 @@ def backup() -> None:
 
 
 @backup.command("list")
-@_JSON
+@options.JSON
 def list_backups(as_json: bool) -> None:
     """The backups there are, the newest first, with why each is kept and when it was verified."""
     with session() as at:
@@ -105,8 +102,8 @@ def _verified(at: Session, store: Objects) -> dict[str, Any]:
 @backup.command()
 @click.argument("name", required=False, default="")
 @click.option("--why", default="by hand", show_default=True, help="Why, for the ledger.")
-@_AS
-@_JSON
+@options.ASKS
+@options.JSON
 def verify(name: str, why: str, actor: str | None, as_json: bool) -> None:
     """Restore the backup NAME (default: the newest) into a throwaway server and compare everything."""
     with session(actor) as at:
@@ -120,8 +117,8 @@ def verify(name: str, why: str, actor: str | None, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--into", required=True, metavar="URL", help="An empty database: postgresql://user:password@host/name.")
 @click.option("--why", required=True, help="Why, for the audit.")
-@_AS
-@_JSON
+@options.ASKS
+@options.JSON
 def restore(name: str, into: str, why: str, actor: str | None, as_json: bool) -> None:
     """Restore the backup NAME into an empty database that is not this one, and prove it the same."""
     with session(actor) as at, tempfile.TemporaryDirectory(prefix="keeper-") as private:

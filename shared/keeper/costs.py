@@ -2,18 +2,15 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import click
 from sqlalchemy import text
 
-from shared.keeper import show
+from shared.costs.compare import Way, ways
+from shared.costs.estimate import SIZES, Bill, estimate
+from shared.keeper import options, show
 from shared.keeper.session import functions_folder, session
 from shared.manifest import load_all
-
-if TYPE_CHECKING:
-    from shared.costs.compare import Way
-    from shared.costs.estimate import Bill
 
 # Runs that found nothing to hold on to (skipped, busy) are calls too, and paid.
 _SECONDS = text("""
@@ -27,14 +24,10 @@ _LOOKED_BACK = timedelta(days=30)
 
 @click.command()
 @click.option("--measured", is_flag=True, help="With the time that the last 30 days' runs took, where there are any.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@options.JSON
 def costs(measured: bool, as_json: bool) -> None:
     """What a month costs, each task and all, for a small, a medium and a large platform, before and after what is
     free; and the relay sweeping, ticking, as a doorbell, or as one of four workers that are always on."""
-    # Nothing else of the command needs the prices.
-    from shared.costs.compare import ways
-    from shared.costs.estimate import SIZES, estimate
-
     tasks = load_all(functions_folder())
     seconds = _measured() if measured else {}
     bills = [estimate(tasks, size, measured=seconds) for size in SIZES]
@@ -52,7 +45,7 @@ def _measured() -> dict[str, float]:
         return {row.task: float(row.seconds) for row in rows}
 
 
-def _document(bills: "list[Bill]", choices: "Mapping[str, tuple[Way, ...]]") -> dict[str, object]:
+def _document(bills: list[Bill], choices: Mapping[str, tuple[Way, ...]]) -> dict[str, object]:
     return {
         "currency": "USD",
         "sizes": [
@@ -85,7 +78,7 @@ def _document(bills: "list[Bill]", choices: "Mapping[str, tuple[Way, ...]]") -> 
     }
 
 
-def _print(bills: "list[Bill]", choices: "Mapping[str, tuple[Way, ...]]") -> None:
+def _print(bills: list[Bill], choices: Mapping[str, tuple[Way, ...]]) -> None:
     sizes = [bill.size for bill in bills]
     show.table(
         "US dollars a month by public list prices",

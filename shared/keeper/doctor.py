@@ -16,7 +16,7 @@ from shared.adoption import Adoption, read_adoption
 from shared.database import ending_of
 from shared.errors import ConfigurationError
 from shared.guard import check_stamp, check_version
-from shared.keeper import show
+from shared.keeper import options, show
 from shared.keeper.session import Session, session
 from shared.manifest import Task
 from shared.schema import watch_incident
@@ -45,7 +45,7 @@ _MAPPING = Path("adopt.yaml")
     flag_value=_MAPPING,
     help="Check which tasks can run on this database's own tables (mapping: adopt.yaml).",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@options.JSON
 def doctor(adopt_file: Path | None, as_json: bool) -> None:
     """Say what is wrong and what to do. Exits 1 when something is."""
     with session() as at:

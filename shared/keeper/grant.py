@@ -3,11 +3,10 @@
 import click
 
 from shared.billing import grants
-from shared.keeper import show
+from shared.keeper import options, show
 from shared.keeper.session import session
 
 _WHY = click.option("--why", required=True, help="Why, for the audit.")
-_AS = click.option("--as", "actor", help="Who decides (default: you).")
 
 
 @click.group()
@@ -16,7 +15,7 @@ def grant() -> None:
 
 
 @grant.command("list")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@options.JSON
 def list_grants(as_json: bool) -> None:
     """The grants in force."""
     with session() as at, at.database.transaction(read_only=True) as connection:
@@ -35,7 +34,7 @@ def list_grants(as_json: bool) -> None:
 @grant.command()
 @click.argument("account")
 @_WHY
-@_AS
+@options.DECIDES
 def give(account: str, why: str, actor: str | None) -> None:
     """Give ACCOUNT the tier pro until somebody ends it, whatever becomes of its subscriptions."""
     with session(actor) as at, at.database.transaction() as connection:
@@ -46,7 +45,7 @@ def give(account: str, why: str, actor: str | None) -> None:
 @grant.command()
 @click.argument("account")
 @_WHY
-@_AS
+@options.DECIDES
 def end(account: str, why: str, actor: str | None) -> None:
     """End the grant of ACCOUNT; it keeps the tier that a subscription gives it."""
     with session(actor) as at, at.database.transaction() as connection:

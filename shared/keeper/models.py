@@ -8,14 +8,12 @@ import click
 from shared import audit, objects
 from shared import settings as settings_module
 from shared.errors import Refused
-from shared.keeper import show
+from shared.keeper import options, show
 from shared.keeper.session import Session, session
 from shared.models.registry import MODELS, Registry
 
 _MODEL = click.argument("model", type=click.Choice(MODELS))
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 _REASON = click.option("--reason", required=True, help="Why, for the audit and the registry.")
-_AS = click.option("--as", "actor", help="Who decides (default: you).")
 
 
 @click.group()
@@ -24,7 +22,7 @@ def models() -> None:
 
 
 @models.command("list")
-@_JSON
+@options.JSON
 def list_models(as_json: bool) -> None:
     """Every whole version of each model, and which is current."""
     with session() as at:
@@ -59,7 +57,7 @@ def show_model(model: str, version: str | None) -> None:
 @_MODEL
 @click.argument("version")
 @_REASON
-@_AS
+@options.DECIDES
 def promote(model: str, version: str, reason: str, actor: str | None) -> None:
     """Make VERSION current, once it has loaded and scored."""
     with session(actor) as at:
@@ -73,7 +71,7 @@ def promote(model: str, version: str, reason: str, actor: str | None) -> None:
 @models.command()
 @_MODEL
 @_REASON
-@_AS
+@options.DECIDES
 def rollback(model: str, reason: str, actor: str | None) -> None:
     """Make the version current that was before, once it has loaded and scored."""
     with session(actor) as at:

@@ -9,12 +9,9 @@ import click
 from shared import holds, pauses, plans
 from shared.clock import parse_rfc3339
 from shared.errors import OUTCOMES, Refused
-from shared.keeper import show
+from shared.keeper import options, show
 from shared.keeper.session import find, session
 from shared.keeper.tasks import complete_task, run_by_hand
-
-_AS = click.option("--as", "actor", help="Who decides (default: you).")
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 
 
 class Moment(click.ParamType[object]):
@@ -40,7 +37,7 @@ def _until(value: timedelta | datetime | None, now: datetime) -> datetime | None
 @click.argument("task", shell_complete=complete_task)
 @click.option("--reason", required=True, help="Why; the next operator will ask.")
 @click.option("--until", type=Moment(), help="When work goes on by itself (default: when resumed).")
-@_AS
+@options.DECIDES
 def pause(task: str, reason: str, until: timedelta | datetime | None, actor: str | None) -> None:
     """Pause TASK, or `all`: no run starts, and running ones stop at their next transaction."""
     with session(actor) as at:
@@ -54,7 +51,7 @@ def pause(task: str, reason: str, until: timedelta | datetime | None, actor: str
 @click.command()
 @click.argument("task", shell_complete=complete_task)
 @click.option("--why", help="Why now.")
-@_AS
+@options.DECIDES
 def resume(task: str, why: str | None, actor: str | None) -> None:
     """End the pause of TASK, or of `all`."""
     with session(actor) as at:
@@ -71,7 +68,7 @@ def approvals() -> None:
 
 
 @approvals.command("list")
-@_JSON
+@options.JSON
 def list_approvals(as_json: bool) -> None:
     """The open approvals, with what they would allow."""
     with session() as at, at.database.transaction(read_only=True) as connection:
@@ -104,7 +101,7 @@ def list_approvals(as_json: bool) -> None:
 
 @approvals.command("show")
 @click.argument("approval_id", type=click.UUID)
-@_JSON
+@options.JSON
 def show_approval(approval_id: uuid.UUID, as_json: bool) -> None:
     """One approval, with the plan it is bound to."""
     with session() as at, at.database.transaction(read_only=True) as connection:
@@ -130,7 +127,7 @@ def show_approval(approval_id: uuid.UUID, as_json: bool) -> None:
 @click.option("--why", required=True, help="Why it may be done.")
 @click.option("--run/--no-run", "run_now", default=True, show_default=True, help="Run the approved plan at once.")
 @click.option("--break-glass", is_flag=True, help="Approve alone what you asked for, and pass the backup gate.")
-@_AS
+@options.DECIDES
 def approve(approval_id: uuid.UUID, why: str, run_now: bool, break_glass: bool, actor: str | None) -> None:
     """Allow exactly the plan APPROVAL_ID is bound to, once."""
     with session(actor) as at:
@@ -162,7 +159,7 @@ def approve(approval_id: uuid.UUID, why: str, run_now: bool, break_glass: bool, 
 @approvals.command()
 @click.argument("approval_id", type=click.UUID)
 @click.option("--why", required=True, help="Why it may not be done.")
-@_AS
+@options.DECIDES
 def reject(approval_id: uuid.UUID, why: str, actor: str | None) -> None:
     """Refuse the plan APPROVAL_ID is bound to."""
     with session(actor) as at, at.database.transaction() as connection:
@@ -189,7 +186,7 @@ def hold() -> None:
 @click.option("--all", "everything", is_flag=True, help="Hold everything.")
 @click.option("--reason", required=True, help="The case or duty it is for.")
 @click.option("--until", type=Moment(), help="When it ends by itself (default: when released).")
-@_AS
+@options.DECIDES
 def add_hold(
     table: str | None,
     account: str | None,
@@ -223,7 +220,7 @@ def add_hold(
 
 
 @hold.command("list")
-@_JSON
+@options.JSON
 def list_holds(as_json: bool) -> None:
     """The holds in force."""
     with session() as at, at.database.transaction(read_only=True) as connection:
@@ -260,7 +257,7 @@ def _whose(found: holds.Hold) -> str:
 @hold.command("release")
 @click.argument("hold_id", type=click.UUID)
 @click.option("--why", required=True, help="Why it is over.")
-@_AS
+@options.DECIDES
 def release_hold(hold_id: uuid.UUID, why: str, actor: str | None) -> None:
     """End a hold."""
     with session(actor) as at, at.database.transaction() as connection:

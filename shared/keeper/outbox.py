@@ -7,19 +7,13 @@ from collections.abc import Callable, Sequence
 import click
 from sqlalchemy import Connection
 
-from shared.errors import Refused
-from shared.keeper import show
+from shared.keeper import options, show
 from shared.keeper.session import Session, find, session
 from shared.relay import letters
 from shared.relay.letters import Choice, Letter
 
 _TOPIC = click.option("--topic", help="Only those of this topic.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-_IDS = click.argument("ids", nargs=-1, type=click.UUID)
 _ALL = click.option("--all", "everything", is_flag=True, help="All dead letters (of --topic, if given).")
-_PLAN = click.option("--plan", "planning", is_flag=True, help="Show what would be done; write nothing.")
-_REASON = click.option("--reason", help="Why; needed unless --plan.")
-_AS = click.option("--as", "actor", help="Who decides (default: you).")
 
 Deed = Callable[..., dict[str, int]]
 
@@ -31,7 +25,7 @@ def outbox() -> None:
 
 @outbox.command("list")
 @_TOPIC
-@_JSON
+@options.JSON
 def list_letters(topic: str | None, as_json: bool) -> None:
     """The dead letters, oldest first."""
     with session() as at, at.database.transaction(read_only=True) as connection:
@@ -48,13 +42,13 @@ def list_letters(topic: str | None, as_json: bool) -> None:
 
 
 @outbox.command()
-@_IDS
+@options.IDS
 @_TOPIC
 @_ALL
-@_PLAN
-@_REASON
-@_AS
-@_JSON
+@options.PLAN
+@options.REASON
+@options.DECIDES
+@options.JSON
 def replay(
     ids: tuple[uuid.UUID, ...],
     topic: str | None,
@@ -68,18 +62,19 @@ def replay(
 
     A replayed event goes out after the events of its key that were sent meanwhile.
     """
-    choice = _choice(ids, topic, everything)
-    _do("replay", letters.replay, choice, planning=planning, reason=reason, actor=actor, as_json=as_json)
+    why = options.chosen("keeper outbox replay", ids, everything, planning, reason)
+    choice = Choice(ids, topic)
+    _do("replay", letters.replay, choice, planning=planning, reason=why, actor=actor, as_json=as_json)
 
 
 @outbox.command()
-@_IDS
+@options.IDS
 @_TOPIC
 @_ALL
-@_PLAN
-@_REASON
-@_AS
-@_JSON
+@options.PLAN
+@options.REASON
+@options.DECIDES
+@options.JSON
 def discard(
     ids: tuple[uuid.UUID, ...],
     topic: str | None,
@@ -90,24 +85,17 @@ def discard(
     as_json: bool,
 ) -> None:
     """Delete dead letters for good: those with IDS, or --all. There is no undo."""
-    choice = _choice(ids, topic, everything)
-    _do("discard", letters.discard, choice, planning=planning, reason=reason, actor=actor, as_json=as_json)
-
-
-def _choice(ids: tuple[uuid.UUID, ...], topic: str | None, everything: bool) -> Choice:
-    if bool(ids) == everything:
-        raise Refused("say which dead letters: their ids, or --all (with --topic for one topic's)")
-    return Choice(ids, topic)
+    why = options.chosen("keeper outbox discard", ids, everything, planning, reason)
+    choice = Choice(ids, topic)
+    _do("discard", letters.discard, choice, planning=planning, reason=why, actor=actor, as_json=as_json)
 
 
 def _do(
-    name: str, deed: Deed, choice: Choice, *, planning: bool, reason: str | None, actor: str | None, as_json: bool
+    name: str, deed: Deed, choice: Choice, *, planning: bool, reason: str, actor: str | None, as_json: bool
 ) -> None:
-    if not planning and not reason:
-        raise Refused(f"keeper outbox {name} needs --reason, or --plan to look only")
     with session(actor) as at, at.database.transaction(read_only=planning) as connection:
         found = letters.find(connection, _tables(at), choice)
-        done = {} if planning else _done(connection, deed, found, at, reason or "")
+        done = {} if planning else _done(connection, deed, found, at, reason)
     if as_json:
         show.document(action=name, planned=planning, events=done, dead_letters=[_document(o) for o in found])
         return

@@ -6,7 +6,7 @@ import click
 from sqlalchemy import Connection, select
 
 from shared.errors import Refused
-from shared.keeper import show
+from shared.keeper import options, show
 from shared.keeper.session import session
 from shared.queryplans.structure import stored
 from shared.schema import query_analysis, query_plan
@@ -17,7 +17,7 @@ _SHOWN_TEXT = 70
 @click.command(context_settings={"ignore_unknown_options": True})  # every other query's number is negative
 @click.argument("query_id", required=False, type=int)
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000))
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@options.JSON
 def queries(query_id: int | None, limit: int, as_json: bool) -> None:
     """The newest analysis of the worst statements, or one statement's plans: now, and before its last change."""
     with session() as at, at.database.transaction(read_only=True) as connection:

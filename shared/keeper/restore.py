@@ -8,7 +8,7 @@ import click
 
 from shared import erasure, secrets
 from shared.errors import OUTCOMES, Outcome, Unavailable
-from shared.keeper import show
+from shared.keeper import options, show
 from shared.keeper.session import session
 
 
@@ -16,8 +16,8 @@ from shared.keeper.session import session
 @click.argument("run_id", type=click.UUID)
 @click.option("--why", required=True, help="Why, for the hold and the audit.")
 @click.option("--hold-days", type=click.IntRange(1), default=30, show_default=True, help="How long it is kept.")
-@click.option("--as", "actor", help="Who asks (default: you).")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@options.ASKS
+@options.JSON
 def restore(run_id: uuid.UUID, why: str, hold_days: int, actor: str | None, as_json: bool) -> None:
     """Bring back the rows that RUN_ID archived and deleted, under a hold, and prove that they are the same."""
     from shared.retention.restore import restore as bring_back

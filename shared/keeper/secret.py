@@ -7,7 +7,7 @@ import click
 
 from shared import audit, secrets
 from shared.errors import Refused
-from shared.keeper import show
+from shared.keeper import options, show
 from shared.keeper.session import Session, session
 
 
@@ -19,7 +19,7 @@ def secret() -> None:
 @secret.command("add")
 @click.argument("name")
 @click.option("--why", default="by hand", show_default=True, help="Why, for the audit.")
-@click.option("--as", "actor", help="Who asks (default: you).")
+@options.ASKS
 def add_secret(name: str, why: str, actor: str | None) -> None:
     """Add a version of NAME: from standard input, or asked for without showing it."""
     with session(actor) as at:
@@ -42,7 +42,7 @@ def add_secret(name: str, why: str, actor: str | None) -> None:
 
 
 @secret.command("list")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@options.JSON
 def list_secrets(as_json: bool) -> None:
     """Every secret a task names, who reads it, and how many versions can be read."""
     with session() as at:
@@ -64,7 +64,7 @@ def list_secrets(as_json: bool) -> None:
 
 @secret.command("versions")
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@options.JSON
 def list_versions(name: str, as_json: bool) -> None:
     """The versions of NAME and their states; never their values."""
     with session() as at:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from shared.keeper import show
+from shared.costs.estimate import SIZES, Line, estimate
+from shared.keeper import options, show
 from shared.keeper.session import functions_folder
 from shared.manifest import load_all
 
 if TYPE_CHECKING:
-    from shared.costs.estimate import Line
     from shared.laptop.simulation import Simulated
 
 # The first simulated day: a whole month of 30 days lies behind and before it.
@@ -22,14 +22,13 @@ _START = datetime(2026, 6, 1, tzinfo=UTC)
 @click.command()
 @click.option("--days", default=31, show_default=True, type=click.IntRange(1, 400), help="How long.")
 @click.option("--chaos", "seed", type=int, metavar="SEED", help="Triggers double, late, lost; kills; outages.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@options.JSON
 def simulate(days: int, seed: int | None, as_json: bool) -> None:
     """Run the real tasks for a month under a clock that runs ahead, on a database of their own. Exits 1 when a
     promise was not kept."""
     # gRPC would guard each fork of ours, and every one of them becomes another program at once. Read when it is loaded.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-    # The migrate job has this command too, and neither the laptop nor the prices.
-    from shared.costs.estimate import SIZES, estimate
+    # The migrate job has this command too, and no laptop.
     from shared.laptop import simulation
 
     tasks = load_all(functions_folder())
@@ -43,7 +42,7 @@ def simulate(days: int, seed: int | None, as_json: bool) -> None:
     sys.exit(any(not one.held for one in done.invariants))
 
 
-def _document(done: "Simulated", costs: "dict[str, Line]", days: int, seed: int | None) -> dict[str, object]:
+def _document(done: "Simulated", costs: dict[str, Line], days: int, seed: int | None) -> dict[str, object]:
     return {
         "days": days,
         "chaos": seed,
@@ -67,7 +66,7 @@ def _document(done: "Simulated", costs: "dict[str, Line]", days: int, seed: int 
     }
 
 
-def _print(done: "Simulated", costs: "dict[str, Line]", days: int, seed: int | None) -> None:
+def _print(done: "Simulated", costs: dict[str, Line], days: int, seed: int | None) -> None:
     show.table(
         f"{days} simulated days{'' if seed is None else f' with mishaps of seed {seed}'}, in {done.seconds:.0f} s",
         ["task", "slots", "density", "ended", "mishaps", "did", "$ a month", "said last"],

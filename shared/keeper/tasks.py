@@ -15,7 +15,7 @@ from sqlalchemy import select, text
 from shared import plans, schedule
 from shared.call import by_hand
 from shared.errors import OUTCOMES, ConfigurationError, Outcome, Refused
-from shared.keeper import show
+from shared.keeper import options, show
 from shared.keeper.session import Session, find, functions_folder, session
 from shared.manifest import Cron, Every, Http, Task, Topic, load_all
 from shared.result import Result
@@ -55,7 +55,7 @@ def _last_runs(at: Session) -> dict[str, Any]:
 
 
 @click.command("list")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@options.JSON
 def list_tasks(as_json: bool) -> None:
     """Every task: what it does, when it runs next, how it ended last."""
     with session() as at:
@@ -105,8 +105,8 @@ def list_tasks(as_json: bool) -> None:
 )
 @click.option("--why", default="by hand", show_default=True, help="Why, for the ledger.")
 @click.option("--break-glass", is_flag=True, help="Run although no fresh verified backup is known. Needs --why.")
-@click.option("--as", "actor", help="Who asks (default: you).")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@options.ASKS
+@options.JSON
 def run(
     task: str,
     planning: bool,
@@ -249,7 +249,7 @@ def say(result: Result, *, as_json: bool) -> None:
 @click.command()
 @click.argument("task", required=False, shell_complete=complete_task)
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000))
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@options.JSON
 def history(task: str | None, limit: int, as_json: bool) -> None:
     """The newest runs, of TASK or of all."""
     columns = [c for c in task_run.c if c.name not in ("error_class", "code_version")]
@@ -289,7 +289,7 @@ def _took(row: Any) -> str:
 
 @click.command()
 @click.argument("run_id", type=click.UUID)
-@click.option("--as", "actor", help="Who asks (default: you).")
+@options.ASKS
 def cancel(run_id: uuid.UUID, actor: str | None) -> None:
     """Stop a running RUN_ID: its lease is taken away, and it writes nothing more."""
     from shared import ledger

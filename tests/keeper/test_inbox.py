@@ -78,7 +78,7 @@ def test_a_plan_deletes_nothing_and_a_reason_is_on_record(keeper: Keeper, dead: 
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("--reason", "x"), "say which dead letters"),
+        (("--reason", "x"), "say which"),
         (("--all",), "needs --reason"),
         ((str(uuid.UUID(int=7)), "--reason", "x"), "no dead letter has the id"),
     ],

@@ -96,11 +96,11 @@ def test_discarding_a_topics_letters_deletes_exactly_those(keeper: Keeper, dead:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("replay", "--reason", "x"), "say which dead letters"),
+        (("replay", "--reason", "x"), "say which"),
         (("replay", "--all"), "needs --reason"),
         (("discard", "--all"), "needs --reason"),
         (("discard", str(uuid.UUID(int=7)), "--reason", "x"), "no dead letter has the id"),
-        (("replay", str(uuid.UUID(int=7)), "--all", "--reason", "x"), "say which dead letters"),
+        (("replay", str(uuid.UUID(int=7)), "--all", "--reason", "x"), "say which"),
     ],
 )
 def test_a_choice_or_reason_that_is_missing_is_refused_in_words(
