@@ -352,6 +352,7 @@ def test_a_broker_gone_in_the_middle_of_a_batch_loses_nothing_and_blames_nobody(
         assert pubsub.in_order(f"k{k}") == ids[k::40]
 
 
+@pytest.mark.full
 def test_a_key_that_alone_gets_no_answer_again_is_to_blame_when_later_ones_get_through(
     relay: Relay, write: Write, pubsub: PubSubServer, rows: Rows, clock: ManualClock
 ) -> None:

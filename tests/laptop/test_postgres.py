@@ -14,6 +14,7 @@ import pytest
 from shared.backup.postgres_binaries import PostgresMissingError, find_binaries
 from shared.laptop.postgres import Postgres
 from shared.laptop.postgres_server import PostgresError
+from tests.processes import alive
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
@@ -58,7 +59,7 @@ def _said(user: subprocess.Popen[str]) -> tuple[int, int, int]:
 
 
 def _gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    return not alive(pid)
 
 
 def test_a_server_starts_answers_and_leaves_nothing_running(folder: Path) -> None:

@@ -121,6 +121,7 @@ def test_a_broker_that_will_not_speak_tls_gets_neither_events_nor_the_password(
     assert "nobody shall read" not in f"{capfd.readouterr()} {result.error}"
 
 
+@pytest.mark.full
 def test_a_broker_that_dies_in_the_middle_loses_nothing(
     relay: Relay, write: Write, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
