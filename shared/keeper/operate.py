@@ -1,8 +1,9 @@
 """`keeper pause`, `resume`, `approvals`, `hold`: what operators decide. Each deed is in the operators' audit."""
 
 import difflib
+import re
 import uuid
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import click
 
@@ -15,37 +16,53 @@ from shared.keeper.tasks import complete_task, run_by_hand
 
 
 class Moment(click.ParamType[object]):
-    """A moment: RFC 3339, or a span from now like 90m, 12h or 7d."""
+    """A moment: RFC 3339, a date (its last instant in UTC), or a span from now like 90m, 12h or 7d."""
 
     name = "moment"
 
     def convert(self, value: str, parameter: click.Parameter | None, context: click.Context | None) -> object:
-        units = {"m": "minutes", "h": "hours", "d": "days"}
-        if value[:-1].isdecimal() and value[-1] in units:
-            return timedelta(**{units[value[-1]]: int(value[:-1])})
+        if span := re.fullmatch(r"(\d{1,5})([mhd])", value):
+            return timedelta(**{{"m": "minutes", "h": "hours", "d": "days"}[span[2]]: int(span[1])})
         try:
+            if re.fullmatch(r"[\d-]+", value):
+                return datetime.combine(date.fromisoformat(value), time.max, UTC)
             return parse_rfc3339(value)
         except ValueError:
-            self.fail(f"{value!r}: expected 2026-01-01T02:00:00Z or a span like 90m, 12h, 7d", parameter, context)
+            self.fail(
+                f"{value!r}: expected a date like 2027-01-01 (its end, in UTC), a moment like 2027-01-01T18:00:00Z "
+                "or a span like 90m, 12h, 7d",
+                parameter,
+                context,
+            )
+
+
+_UNTIL_HELP = "a date (its end, in UTC), a moment like 2027-01-01T18:00:00Z, or a span like 90m, 12h, 7d"
 
 
 def _until(value: timedelta | datetime | None, now: datetime) -> datetime | None:
     return now + value if isinstance(value, timedelta) else value
 
 
+def _ends(until: datetime | None) -> str:
+    return "" if until is None else f" until {until.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
 @click.command()
 @click.argument("task", shell_complete=complete_task)
 @click.option("--reason", required=True, help="Why; the next operator will ask.")
-@click.option("--until", type=Moment(), help="When work goes on by itself (default: when resumed).")
+@click.option("--until", type=Moment(), help=f"When work goes on by itself: {_UNTIL_HELP} (default: when resumed).")
 @options.DECIDES
 def pause(task: str, reason: str, until: timedelta | datetime | None, actor: str | None) -> None:
     """Pause TASK, or `all`: no run starts, and running ones stop at their next transaction."""
     with session(actor) as at:
         name = pauses.ALL if task in ("all", pauses.ALL) else find(at.tasks(), task).name
         now = at.clock.now()
+        ends = _until(until, now)
         with at.database.transaction() as connection:
-            pauses.pause(connection, name, reason=reason, by=at.actor, now=now, until=_until(until, now))
-    show.console.print(f"{'all tasks' if name == pauses.ALL else name} paused: {reason}")
+            pauses.pause(connection, name, reason=reason, by=at.actor, now=now, until=ends)
+    show.console.print(
+        f"{'all tasks' if name == pauses.ALL else name} paused{_ends(ends)}: {reason}", soft_wrap=True, highlight=False
+    )
 
 
 @click.command()
@@ -185,7 +202,7 @@ def hold() -> None:
 @click.option("--account", help="Hold the rows of this account.")
 @click.option("--all", "everything", is_flag=True, help="Hold everything.")
 @click.option("--reason", required=True, help="The case or duty it is for.")
-@click.option("--until", type=Moment(), help="When it ends by itself (default: when released).")
+@click.option("--until", type=Moment(), help=f"When it ends by itself: {_UNTIL_HELP} (default: when released).")
 @options.DECIDES
 def add_hold(
     table: str | None,
@@ -200,6 +217,7 @@ def add_hold(
         raise Refused("say what to hold: --table, --account, both, or --all")
     with session(actor) as at:
         now = at.clock.now()
+        ends = _until(until, now)
         known = {name for task in at.tasks().values() for tables in task.tables.values() for name in tables}
         if table is not None and table not in known:
             # A hold on a name nobody deletes from would hold nothing, and its operator would not know.
@@ -214,9 +232,9 @@ def add_hold(
                 now=now,
                 table=table,
                 account=account,
-                expires_at=_until(until, now),
+                expires_at=ends,
             )
-    show.console.print(f"hold {hold_id} placed", soft_wrap=True)
+    show.console.print(f"hold {hold_id} placed{_ends(ends)}", soft_wrap=True, highlight=False)
 
 
 @hold.command("list")

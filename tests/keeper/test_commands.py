@@ -117,6 +117,9 @@ def test_a_run_in_observe_mode_says_that_it_did_nothing(keeper: Keeper, db: Data
         (("run", "db_cleanup", "--break-glass"), 3, "needs --why"),
         (("pause", "db_cleanup", "--reason", " "), 3, "needs a reason"),
         (("pause", "all", "--reason", "x", "--until", "soon"), 2, "90m, 12h, 7d"),
+        (("pause", "all", "--reason", "x", "--until", "999999999999d"), 2, "90m, 12h, 7d"),
+        (("hold", "add", "--all", "--reason", "x", "--until", "2027-02-30"), 2, "a date like 2027-01-01"),
+        (("hold", "add", "--all", "--reason", "x", "--until", "2020-01-01"), 3, "is over already"),
         (("hold", "add", "--reason", "x"), 3, "say what to hold"),
         (("cancel", "00000000-0000-4000-8000-000000000000"), 3, "is not running"),
         (("approvals", "approve", "00000000-0000-4000-8000-000000000000", "--why", "x"), 3, "there is no approval"),
@@ -149,6 +152,15 @@ def test_a_hold_is_placed_honoured_and_released(keeper: Keeper, db: Database) ->
     assert document(keeper("run", "db_cleanup", "--json"), "run")["counts"]["audit_log.deleted"] == 0
     assert keeper("hold", "release", hold["hold_id"], "--why", "closed").returncode == 0
     assert document(keeper("run", "db_cleanup", "--json"), "run")["counts"]["audit_log.deleted"] == 1
+
+
+def test_a_hold_or_pause_until_a_date_lasts_to_the_end_of_that_day_in_utc(keeper: Keeper) -> None:
+    placed = keeper("hold", "add", "--all", "--reason", "case 13", "--until", "2999-01-31")
+    assert placed.stdout.endswith("placed until 2999-01-31 23:59:59 UTC\n"), placed.stdout + placed.stderr
+    (hold,) = json.loads(keeper("hold", "list", "--json").stdout)["holds"]
+    assert hold["expires_at"] == "2999-01-31T23:59:59.999999Z"
+    paused = keeper("pause", "all", "--reason", "incident 8", "--until", "2999-01-31")
+    assert paused.stdout == "all tasks paused until 2999-01-31 23:59:59 UTC: incident 8\n", paused.stderr
 
 
 def test_above_the_cap_an_approval_is_listed_approved_and_run(keeper: Keeper, db: Database, tmp_path: Path) -> None:
