@@ -59,8 +59,6 @@ _SWEEP = text(f"""
       from listed
      group by customer_id""")
 
-_COUNTS = text("select (select count(*) from listed), (select count(*) from swept)")
-
 _STANDINGS = text("""
     select customer_id, rank, cause, unknown from listed where customer_id = any(cast(:customers as text[]))""")
 
@@ -70,11 +68,12 @@ class Listing:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self._subscriptions = 0
 
     def add(self, page: Iterable[tuple[str, Standing]]) -> None:
         """Take in customers with what one subscription of each gives."""
         fields = ((customer, one.rank, one.cause, one.unknown) for customer, one in page)
-        copy(
+        self._subscriptions += copy(
             self.connection,
             "listed",
             "customer_id, rank, cause, unknown",
@@ -83,9 +82,8 @@ class Listing:
 
     def finish(self) -> tuple[int, int]:
         """Boil it down, once; how many subscriptions and how many customers there are."""
-        self.connection.execute(_SWEEP)
-        subscriptions, customers = self.connection.execute(_COUNTS).one()
-        return int(subscriptions), int(customers)
+        customers = self.connection.execute(_SWEEP).rowcount
+        return self._subscriptions, customers
 
     def standings(self, customers: Sequence[str]) -> dict[str, Standing]:
         """What the subscriptions of each of `customers` give together."""
