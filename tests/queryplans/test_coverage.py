@@ -1,6 +1,8 @@
 """How much is explained, on 15 and on 18: pgbench, the platform's own statements, and such as object mappers write."""
 
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from shared.platform.partitions import create_ahead
 from shared.queryplans import explain, statements
 from shared.queryplans.lexer import has_plan
 from tests.conftest import NOW, settings_for
+from tests.queryplans.shops import by_sqlalchemy
 
 _CORPUS = Path(__file__).with_name("corpus.sql")
 
@@ -108,3 +111,25 @@ def test_every_statement_of_pgbench_is_explained(database: Database, each_server
     explained, reasons = _explained(database)
     assert reasons == {}
     assert explained >= 5
+
+
+def test_every_statement_that_sqlalchemys_orm_writes_is_explained(database: Database) -> None:
+    by_sqlalchemy.create(database.engine)
+    _forget(database)
+    by_sqlalchemy.exercise(database.engine)
+    explained, reasons = _explained(database)
+    assert reasons == {}
+    assert explained >= 50
+
+
+def test_every_statement_that_djangos_orm_writes_is_explained(database: Database) -> None:
+    # Django is configured once a process, and for one database: a process of its own.
+    environment = {**os.environ, **database.program_environment(_CORPUS.parent)}
+    _forget(database)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.queryplans.shops.by_django"], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    explained, reasons = _explained(database)
+    assert reasons == {}
+    assert explained >= 80, explained
