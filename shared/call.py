@@ -77,6 +77,11 @@ class Call:
     shard: int = 0
     tick_s: int | None = None
 
+    @property
+    def brought(self) -> bool:
+        """Whether it is a message or a request: whoever brought it brings it again, and nobody else does."""
+        return self.trigger in ("topic", "http")
+
 
 def of_slot(trigger: Cron | Every, moment: datetime, *, shard: int = 0) -> Call:
     """The call a schedule makes at `moment`; Scheduler's jitter is cut to the minute, the finest slot there is."""

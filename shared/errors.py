@@ -27,12 +27,16 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Meaning:
-    """What an outcome tells the world: HTTP status, exit code, whether its run key is used up, whether to alert."""
+    """What an outcome tells the world: HTTP status, exit code, whether its run key is used up, whether to alert.
+
+    `again`: a message or request that ended so must come again (503), since no later run goes on with it.
+    """
 
     http: int
     exit: int
     done: bool = False
     alert: bool = False
+    again: bool = False
 
 
 # Scheduler and Pub/Sub count only 2xx as success: what trying again alone cannot help answers 2xx and alerts.
@@ -41,9 +45,9 @@ OUTCOMES: dict[Outcome, Meaning] = {
     Outcome.PLANNED: Meaning(200, 0, done=True),
     Outcome.SKIPPED: Meaning(200, 0),
     Outcome.BUSY: Meaning(503, 4),
-    Outcome.STOPPED: Meaning(200, 0),
+    Outcome.STOPPED: Meaning(200, 0, again=True),
     Outcome.WAITING: Meaning(200, 3),
-    Outcome.UNAVAILABLE: Meaning(200, 5, alert=True),
+    Outcome.UNAVAILABLE: Meaning(200, 5, alert=True, again=True),
     Outcome.REFUSED: Meaning(200, 3, done=True, alert=True),
     Outcome.RETRY: Meaning(503, 4),
     Outcome.PARTIAL: Meaning(500, 1, alert=True),

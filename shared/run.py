@@ -118,7 +118,7 @@ class Runner:
                 call = self._complete(database, call)
                 result = self._leased(database, call, started, began)
             except (Exception, KeyboardInterrupt) as error:  # nothing a start meets may leave it without an outcome
-                how = ended(error)
+                how = _ending(error, call)
                 reply = self._say_unreached(how)
                 result = Result(self.task.name, how.outcome, error=how.error, started_at=started, reply=reply)
             result = replace(result, finished_at=result.finished_at or self.clock.now())
@@ -192,7 +192,7 @@ class Runner:
 
     def _key(self, call: Call) -> ledger.Key:
         scope = f"lock:{self.task.lock}" if self.task.lock else self.task.name
-        if self.task.lock is None and call.trigger in ("topic", "http"):
+        if self.task.lock is None and call.brought:
             scope = f"{self.task.name}/{call.run_key}"
         return ledger.Key(
             task=self.task.name,
@@ -217,7 +217,6 @@ class Runner:
         return ledger.LEASE_S + 1 if self.settings.tried_before else 0.0
 
     def _leased(self, database: Database, call: Call, started: datetime, began: float) -> Result:
-        message = call.trigger in ("topic", "http")
         key, until = self._key(call), began + self._patience(call, started)
         while True:
             wait = self.clock.monotonic() < until and not process_stopping.is_set()
@@ -227,8 +226,8 @@ class Runner:
         if isinstance(opened, ledger.Held):
             return Result(
                 self.task.name,
-                Outcome.BUSY if message else Outcome.SKIPPED,
-                run_id=None if message else opened.run_id,
+                Outcome.BUSY if call.brought else Outcome.SKIPPED,
+                run_id=None if call.brought else opened.run_id,
                 started_at=started,
                 error=f"run {opened.by} is at work",
             )
@@ -260,7 +259,7 @@ class Runner:
                 return None
             opened = ledger.open_run(connection, key, now=started)
             if isinstance(opened, ledger.Held):
-                ledger.give_way(connection, opened, message=call.trigger in ("topic", "http"), now=self.clock.now())
+                ledger.give_way(connection, opened, message=call.brought, now=self.clock.now())
             elif isinstance(opened, ledger.Opened) and call.trigger == "hand":
                 self._claim(connection, call)
             return opened
@@ -304,7 +303,7 @@ class Runner:
         except Planned as planned:
             how, plan = Ended(Outcome.PLANNED), planned.plan
         except (Exception, KeyboardInterrupt) as error:  # whatever a task raises must reach the ledger, not vanish
-            how = ended(error)
+            how = _ending(error, call)
             if context is not None and isinstance(error, Partial):
                 context.counts = {**context.counts, **error.counts}
             if context is not None and how.outcome is Outcome.RETRY and context.stopping:
@@ -377,9 +376,18 @@ class Runner:
         return moment or opened.started_at
 
 
+def _ending(error: BaseException, call: Call) -> Ended:
+    """How `error` ends `call`. A task that refuses a message has put it aside with its reason; what a wrong password
+    or a missing right refuses is put aside by nobody, and its key must not be used up."""
+    how = ended(error)
+    if call.brought and how.outcome is Outcome.REFUSED and not isinstance(error, Refused):
+        return replace(how, outcome=Outcome.UNAVAILABLE)
+    return how
+
+
 def _paused(call: Call, reason: str) -> Ending:
     """How a paused start ends: a slot may pass, a message or request must come again."""
-    if call.trigger in ("topic", "http"):
+    if call.brought:
         return _Busy(f"paused: {reason}")
     return Stopped(f"paused: {reason}")
 

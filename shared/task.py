@@ -106,7 +106,7 @@ def _serve(runner: Runner, request: "flask.Request") -> "flask.Response":
         except BadCall as error:
             logs.log.warning("a request started nothing", error=str(error))
             return flask.Response(json.dumps({"error": str(error)}), error.status, content_type="application/json")
-        return _answer(runner.execute(call))
+        return _answer(runner.execute(call), brought=call.brought)
 
 
 def _document(request: Request) -> Any:
@@ -118,12 +118,14 @@ def _document(request: Request) -> Any:
         return None
 
 
-def _answer(result: Result) -> "flask.Response":
+def _answer(result: Result, *, brought: bool) -> "flask.Response":
     import flask
 
     if result.reply is not None:
         return flask.Response(result.reply.body, result.reply.status, headers=result.reply.headers)
-    return flask.Response(json.dumps(result.document()), OUTCOMES[result.outcome].http, content_type="application/json")
+    meaning = OUTCOMES[result.outcome]
+    status = 503 if brought and meaning.again else meaning.http
+    return flask.Response(json.dumps(result.document()), status, content_type="application/json")
 
 
 def load(folder: Path) -> Entry:

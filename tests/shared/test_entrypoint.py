@@ -202,6 +202,39 @@ def test_each_ending_has_its_status_and_its_row_and_shows_nobody(
         assert "example" not in said
 
 
+@pytest.mark.parametrize("trigger", [TOPIC, HTTP, PUBLIC])
+@pytest.mark.parametrize(
+    ("body", "status", "outcome"),
+    [
+        ("raise Refused('it is put aside, with its reason')", 200, "refused"),
+        ("raise Unavailable('no part')", 503, "unavailable"),
+        ("raise KeyboardInterrupt", 503, "stopped"),
+        ("from shared.errors import ConfigurationError\nraise ConfigurationError('set X')", 503, "unavailable"),
+        ("with ctx.begin() as c:\n    c.execute(text('select 1 from nowhere'))", 503, "unavailable"),
+    ],
+)
+def test_a_message_or_request_that_nobody_handled_comes_again_under_its_key(
+    serve: Any, rows: Rows, trigger: str, body: str, status: int, outcome: str
+) -> None:
+    client = serve(body, trigger=trigger)
+    sent: dict[str, Any] = {"json": envelope()} if trigger == TOPIC else {"headers": {"Idempotency-Key": "k"}}
+    answer, again = client.post("/", **sent), client.post("/", **sent)
+    assert (answer.status_code, answer.json["outcome"]) == (status, outcome)
+    assert again.json["outcome"] == ("skipped" if status == 200 else outcome)
+    assert len(rows("select 1 from groundskeeper.task_attempt")) == (1 if status == 200 else 2)
+
+
+def test_a_message_on_a_schema_that_does_not_fit_waits_until_it_does(serve: Any, rows: Rows) -> None:
+    (found,) = rows("select version_num from groundskeeper.schema_version")
+    rows("update groundskeeper.schema_version set version_num = '9999' returning 1")
+    client = serve(COUNT_ONE, trigger=TOPIC)
+    early = client.post("/", json=envelope())
+    rows(f"update groundskeeper.schema_version set version_num = '{found.version_num}' returning 1")
+    late = client.post("/", json=envelope())
+    assert (early.status_code, early.json["outcome"]) == (503, "unavailable")
+    assert (late.status_code, late.json["outcome"], late.json["counts"]) == (200, "ok", {"done": 1})
+
+
 def test_an_override_cannot_read_the_environment(serve: Any, db: Database, rows: Rows) -> None:
     stolen = {"limit": {"env": "DATABASE_URL", "default": 1}}
     with db.transaction() as connection:
