@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 
+from shared.errors import ConfigurationError
+
 # The server refuses to run as root; what it may not reach in a private home is kept here instead.
 ROOT_HOME = Path("/var/lib/groundskeeper")
 
@@ -19,7 +21,7 @@ _DEBIAN = Path("/usr/lib/postgresql")
 _HOMEBREW = (Path("/opt/homebrew/opt"), Path("/usr/local/opt"))
 
 
-class PostgresMissingError(Exception):
+class PostgresMissingError(ConfigurationError):
     """No PostgreSQL of the wanted major version is installed; the message says what to install."""
 
 

@@ -28,7 +28,6 @@ from shared.laptop.functions import Functions, Isolated, OneProcess
 from shared.laptop.jobs import Jobs
 from shared.laptop.objects import GcsServer, find_server
 from shared.laptop.postgres import Postgres
-from shared.laptop.postgres_server import PostgresError
 from shared.laptop.processes import NotStartedError, Part, end_leftovers
 from shared.laptop.scheduler import Attempt, Here, Http, Job, Scheduler, Target, jobs_of
 from shared.laptop.scheduler_api import SchedulerApi
@@ -40,8 +39,9 @@ from shared.schedule import MINUTE, last_slot, minute_of
 from shared.settings import Settings
 from shared.stopping import process_stopping
 from shared.strict_yaml import ManifestError
+from shared.wording import counted
 
-_TROUBLE = (ConfigurationError, ManifestError, NotStartedError, PostgresError, PostgresMissingError)
+_TROUBLE = (ConfigurationError, ManifestError, NotStartedError)
 
 
 def up(*, once: bool = False, demo: bool = True, isolated: bool = False, gcs: bool = False) -> int:
@@ -140,7 +140,9 @@ class Plane:
             filled = sum(
                 platform_demo.seed(database.engine, self._clock.now(), objects_dir=self._at / "objects").values()
             )
-            show.console.print(f"wrote {filled} rows of demo data" if filled else "the demo's data is there already")
+            show.console.print(
+                f"wrote {counted(filled, 'row')} of demo data" if filled else "the demo's data is there already"
+            )
             keyring = self._environ.get("KEEPER_KEY_KEK")  # there when a task of this plane declares the key
             if keyring and (sealed := demo_credentials.load(database.engine, self._clock.now(), keyring)):
                 show.console.print(f"sealed {sealed} made-up credentials with a keyring of this laptop's own")

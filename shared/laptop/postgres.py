@@ -52,7 +52,8 @@ class Postgres:
     ) -> "Postgres":
         """The server of `data`, started or joined. `port` is a wish: a taken one is replaced by a free one.
 
-        Raises PostgresMissingError when no programs are found, PostgresError when the server does not come up.
+        A server that died while others still use it is not started again behind their backs. Raises
+        PostgresMissingError when no programs are found, PostgresError when the server does not or must not come up.
         """
         data = _placed(data)
         found = binaries or _binaries_for(data)
@@ -62,13 +63,17 @@ class Postgres:
         with _starting(data):
             users = _open_private(data, "users")
             try:
-                fcntl.flock(users, fcntl.LOCK_SH)
+                others = _joined(users)
                 password = _password(data)
                 if not (data / "PG_VERSION").exists():
                     initialise(data, found, password, uid=uid, durable=durable)
-                pid, port = find_running(data, password) or spawn(
-                    data, found, password, uid=uid, port=port, durable=durable
-                )
+                running = find_running(data, password)
+                if running is None and others:
+                    raise PostgresError(
+                        f"the PostgreSQL of {data} has died while others use it (see {beside(data, 'log')}): end them, "
+                        "a plane with Ctrl-C where it runs, and start anew; what was committed is kept"
+                    )
+                pid, port = running or spawn(data, found, password, uid=uid, port=port, durable=durable)
             except BaseException:
                 users.close()
                 raise
@@ -170,6 +175,18 @@ def _starting(data: Path) -> Iterator[None]:
     with _open_private(data, "starting") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _joined(users: IO[bytes]) -> bool:
+    """Become one of those who hold `users`; whether there are others."""
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        others = True
+    else:
+        others = False
+    fcntl.flock(users, fcntl.LOCK_SH)
+    return others
 
 
 def _password(data: Path) -> str:

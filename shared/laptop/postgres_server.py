@@ -16,6 +16,7 @@ import psutil
 
 from shared.backup.postgres_binaries import Binaries
 from shared.clock import SystemClock
+from shared.errors import ConfigurationError
 from shared.laptop.ports import PORTS, free_ports
 
 _START_S, _STOP_S = 60.0, 15.0
@@ -36,7 +37,7 @@ _SETTINGS = {
 _NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
-class PostgresError(Exception):
+class PostgresError(ConfigurationError):
     """The server cannot be started; the message names the folder, the cause and the remedy."""
 
 

@@ -153,12 +153,22 @@ def test_a_killed_server_is_started_again_with_what_was_committed(folder: Path) 
     first = Postgres.start(folder / "data")
     first.create_database("committed")
     os.kill(first.pid, signal.SIGKILL)
+    first.stop()
     with Postgres.start(folder / "data") as second:
         assert second.pid != first.pid
         assert second.execute("select 1 from pg_database where datname = 'committed'") == [[1]]
-        first.stop()
-        assert second.execute("select 1") == [[1]]
     assert _gone(second.pid)
+
+
+def test_a_server_that_died_under_its_users_is_not_started_again_behind_their_backs(folder: Path) -> None:
+    user = _user(folder / "data")
+    pid, _, _ = _said(user)
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(PostgresError, match=r"has died while others use it .*data\.log.*end them, a plane with Ctrl-C"):
+        Postgres.start(folder / "data", durable=False)
+    user.communicate()
+    with Postgres.start(folder / "data", durable=False) as server:
+        assert server.execute("select 1") == [[1]]
 
 
 def test_a_pid_file_whose_number_now_belongs_to_another_process_does_not_block(folder: Path) -> None:
