@@ -8,8 +8,10 @@ from sqlalchemy import Connection, select
 from shared.errors import Refused
 from shared.keeper import options, show
 from shared.keeper.session import session
+from shared.queryplans.explain import is_utility
 from shared.queryplans.structure import stored
 from shared.schema import query_analysis, query_plan
+from shared.wording import counted
 
 _SHOWN_TEXT = 70
 
@@ -62,9 +64,16 @@ def _say(look: Any, rows: Any) -> None:
         ),
         empty="No statement ran since the last look.",
     )
-    show.console.print(f"explained {look['explained']} of {look['statements']}", highlight=False)
-    for reason, count in sorted(look["reasons"].items(), key=lambda item: -item[1]):
-        show.console.print(f"  {count} not: {reason}", highlight=False)
+    show.console.print(f"explained {look['explained']} of {look['statements']} that can have a plan", highlight=False)
+    reasons = sorted(look["reasons"].items(), key=lambda item: -item[1])
+    for reason, count in reasons:
+        if not is_utility(reason):
+            show.console.print(f"  {count} not: {reason}", highlight=False)
+    if kinds := [(reason.partition(":")[0], count) for reason, count in reasons if is_utility(reason)]:
+        said = ", ".join(f"{kind} {count}" for kind, count in kinds)
+        show.console.print(
+            f"beside them {counted(sum(n for _, n in kinds), 'utility statement')}: {said}", highlight=False
+        )
     for finding in look["findings"]:
         show.console.print(
             f"  {finding['kind']}: {finding['subject']} {finding['why']}", highlight=False, soft_wrap=True

@@ -45,28 +45,43 @@ class Last:
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen. `was_reset`: the counters began anew since the last look, so they count from then."""
+    """What was seen. `was_reset`: the counters began anew since the last look, so they count from then. `utilities`:
+    how many of those that ran can have no plan, by kind; only the worst of them are among `analysed`."""
 
     since: datetime | None
     reset_at: datetime | None
     was_reset: bool
     totals: Mapping[int, Totals]
     analysed: tuple[Analysed, ...]
+    utilities: Mapping[str, int]
     findings: tuple[Finding, ...]
 
+    def able(self) -> list[Analysed]:
+        """The statements that can have a plan."""
+        return [a for a in self.analysed if not explain.is_utility(a.reason)]
+
     def reasons(self) -> dict[str, int]:
-        """How many statements have no plan, by reason."""
-        return dict(sorted(Counter(a.reason for a in self.analysed if a.reason is not None).items()))
+        """How many statements have no plan, by reason: those that can have one, and the utilities."""
+        found = Counter(a.reason for a in self.able() if a.reason is not None)
+        found.update({explain.utility(kind): count for kind, count in self.utilities.items()})
+        return dict(sorted(found.items()))
 
 
 def look(ctx: Context, *, limit: int, thresholds: Thresholds) -> Look:
-    """Analyse the worst `limit` statements. Raises Unavailable without pg_stat_statements; executes nothing."""
+    """Analyse the worst `limit` statements that can have a plan, and name the utilities that are as bad.
+
+    Raises Unavailable without pg_stat_statements; executes nothing.
+    """
     with ctx.read() as connection:
         last = _last(connection)
         place = statements.extension(connection)
         reset_at, now = statements.reset_at(connection, place), statements.totals(connection, place)
         was_reset = last.at is not None and reset_at != last.reset_at
-        chosen = statements.worst(now, {} if was_reset else last.totals, limit)
+        ran = statements.ranked(now, {} if was_reset else last.totals)
+        kinds = statements.utilities(connection, place)
+        able = {query_id for query_id, _ in [one for one in ran if one[0] not in kinds][:limit]}
+        chosen = [one for rank, one in enumerate(ran) if one[0] in able or (rank < limit and one[0] in kinds)]
+        utilities = Counter(kinds[query_id] for query_id, _ in ran if query_id in kinds)
         worst = statements.with_texts(connection, place, chosen)
         sizes, parts = findings.sizes(connection), structure.partitions(connection)
         of_catalogue = findings.of_catalogue(
@@ -80,7 +95,7 @@ def look(ctx: Context, *, limit: int, thresholds: Thresholds) -> Look:
             ctx.check()
             analysed.append(_analyse(connection, statement, major, last, sizes, parts, thresholds))
             ctx.progress(done + 1, len(worst))
-    return Look(last.at, reset_at, was_reset, now, tuple(analysed), tuple(of_catalogue))
+    return Look(last.at, reset_at, was_reset, now, tuple(analysed), utilities, tuple(of_catalogue))
 
 
 def _last(connection: Connection) -> Last:
@@ -133,6 +148,8 @@ def _analyse(
 
 def keep(ctx: Context, seen: Look) -> None:
     """Store the look and the counters it began from, in one transaction, and count what it found."""
+    able = seen.able()
+    explained = sum(a.plan is not None for a in able)
     with ctx.begin() as connection:
         now = ctx.clock.now()
         connection.execute(
@@ -142,8 +159,8 @@ def keep(ctx: Context, seen: Look) -> None:
                 since=seen.since,
                 stats_reset=seen.reset_at,
                 was_reset=seen.was_reset,
-                statements=len(seen.analysed),
-                explained=sum(a.plan is not None for a in seen.analysed),
+                statements=len(able),
+                explained=explained,
                 reasons=seen.reasons(),
                 findings=[finding.document() for finding in seen.findings],
             )
@@ -162,9 +179,10 @@ def keep(ctx: Context, seen: Look) -> None:
                     for query_id, t in seen.totals.items()
                 ],
             )
-        ctx.count("statements", len(seen.analysed))
-        ctx.count("explained", sum(a.plan is not None for a in seen.analysed))
-        ctx.count("not_explained", sum(a.plan is None for a in seen.analysed))
+        ctx.count("statements", len(able))
+        ctx.count("explained", explained)
+        ctx.count("not_explained", len(able) - explained)
+        ctx.count("utilities", sum(seen.utilities.values()))
         ctx.count("plans_changed", sum(a.before is not None for a in seen.analysed))
         ctx.count("findings", len(seen.findings) + sum(len(a.findings) for a in seen.analysed))
         ctx.count("counters_reset", int(seen.was_reset))

@@ -35,6 +35,7 @@ _WHY = {
     "42704": "a type or other object is not found",
     "3F000": "a schema is not found",
 }
+_UTILITY = ": not a statement with a plan"
 _SUPPOSABLE = ("42P18", "42725", "42883")
 
 
@@ -44,6 +45,16 @@ class Explained:
 
     plan: dict[str, Any] | None
     reason: str | None = None
+
+
+def utility(kind: str) -> str:
+    """The reason of a statement that PostgreSQL makes no plan for."""
+    return f"{kind}{_UTILITY}"
+
+
+def is_utility(reason: str | None) -> bool:
+    """Whether `reason` is that of a statement that PostgreSQL makes no plan for."""
+    return reason is not None and reason.endswith(_UTILITY)
 
 
 def prepare(connection: Connection) -> None:
@@ -59,7 +70,7 @@ def explain(connection: Connection, sql: str | None, *, major: int) -> Explained
     if sql is None or sql == "<insufficient privilege>":
         return Explained(None, "its text cannot be read: the role needs pg_read_all_stats")
     if not has_plan(sql):
-        return Explained(None, f"{kind_of(sql) or 'nothing'}: not a statement with a plan")
+        return Explained(None, utility(kind_of(sql) or "nothing"))
     tries, why = [plannable(sql)], ""
     for _ in range(_MOST_TRIES):
         if not tries:

@@ -8,6 +8,10 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from shared.errors import Unavailable
+from shared.queryplans.lexer import has_plan, kind_of
+
+# So many letters of a statement tell its first word, with a comment before it.
+_ENOUGH = 2000
 
 
 @dataclass(frozen=True)
@@ -77,11 +81,24 @@ def totals(connection: Connection, place: str) -> dict[int, Totals]:
     return {row[0]: Totals(row[1], float(row[2]), row[3]) for row in found.all()}
 
 
-def worst(now: Mapping[int, Totals], before: Mapping[int, Totals], limit: int) -> list[tuple[int, Totals]]:
-    """The `limit` statements that took most time since `before`, the worst first."""
+def ranked(now: Mapping[int, Totals], before: Mapping[int, Totals]) -> list[tuple[int, Totals]]:
+    """The statements that ran since `before`, those that took most time first."""
     did = {query_id: total.since(before.get(query_id)) for query_id, total in now.items()}
-    ranked = sorted(did.items(), key=lambda item: (-item[1].total_ms, item[0]))
-    return [(query_id, total) for query_id, total in ranked if total.calls > 0][:limit]
+    ran = [(query_id, total) for query_id, total in did.items() if total.calls > 0]
+    return sorted(ran, key=lambda item: (-item[1].total_ms, item[0]))
+
+
+def utilities(connection: Connection, place: str) -> dict[int, str]:
+    """The kind (`vacuum`, `copy`) of every statement of this database that PostgreSQL makes no plan for."""
+    found = connection.execute(
+        text(
+            f"select s.queryid, min(left(s.query, {_ENOUGH})) from {place}.pg_stat_statements(true) s"
+            " join pg_database d on d.oid = s.dbid"
+            " where d.datname = current_database() and s.queryid is not null group by s.queryid"
+        )
+    )
+    kinds = {row[0]: kind_of(row[1]) for row in found.all()}
+    return {query_id: kind for query_id, kind in kinds.items() if kind and not has_plan(kind)}
 
 
 def with_texts(connection: Connection, place: str, chosen: list[tuple[int, Totals]]) -> list[Statement]:
