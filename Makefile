@@ -57,8 +57,11 @@ format: setup ## Write the code in its format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+PINS := $(sort $(wildcard requirements*.txt .github/tools/*/requirements.txt))
+TOOLS := $(sort $(wildcard .github/tools/*/requirements.in))
+
 .PHONY: lock
-lock: setup ## Compile the pins anew from pyproject.toml
+lock: setup ## Compile the pins anew from pyproject.toml and the tools' requirements.in
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-annotate --no-header \
 	  -o requirements.txt pyproject.toml
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-annotate --no-header \
@@ -67,11 +70,14 @@ lock: setup ## Compile the pins anew from pyproject.toml
 	  -c requirements.txt -c requirements-dev.txt --group bench -o requirements-bench.txt
 	$(BIN)/uv pip compile -q --no-deps --python-version 3.11 --no-annotate --no-header \
 	  --group train -o requirements-train.txt
+	for named in $(TOOLS); do \
+	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-annotate --no-header \
+	    -o $${named%in}txt $$named || exit 1; done
 
 .PHONY: lock-check
-lock-check: setup ## Fail where the pins no longer follow from pyproject.toml
-	@cp requirements*.txt $(VENV)/ && $(MAKE) -s lock && \
-	  for pins in requirements*.txt; do diff -u $(VENV)/$$pins $$pins || exit 1; done
+lock-check: setup ## Fail where the pins no longer follow from what is named
+	@rm -rf $(VENV)/pins && mkdir $(VENV)/pins && tar -cf - $(PINS) | tar -xf - -C $(VENV)/pins && $(MAKE) -s lock && \
+	  for pins in $(PINS); do diff -u $(VENV)/pins/$$pins $$pins || exit 1; done
 
 .PHONY: clean
 clean: ## Forget the laptop's plane: its database, objects and secrets

@@ -170,21 +170,32 @@ class Bench:
 
     @contextmanager
     def load(self, latencies: list[float]) -> Iterator[None]:
-        """Inserts at a steady rate meanwhile, by a process of their own; latencies in ms, from when each was due."""
+        """Inserts at a steady rate meanwhile, by a process of their own; latencies in ms, from when each was due.
+
+        Raises RuntimeError where that process ends by itself.
+        """
         spawn = multiprocessing.get_context("spawn")
-        stop, begun = spawn.Event(), spawn.Event()
-        answers = spawn.SimpleQueue()
-        process = spawn.Process(target=_insert, args=(self.url, begun, stop, answers), daemon=True)
+        stop = spawn.Event()
+        answers, theirs = spawn.Pipe(duplex=False)
+        process = spawn.Process(target=_insert, args=(self.url, stop, theirs), daemon=True)
         process.start()
-        begun.wait(30)
-        began = time.time()
+        theirs.close()  # so that the end of its process is the end of what can be heard
         try:
-            yield
-        finally:
-            ended = time.time()
-            stop.set()
-            found = answers.get()
-            process.join(10)
+            answers.recv()  # it is at its rate
+            began = time.time()
+            try:
+                yield
+            finally:
+                ended = time.time()
+                stop.set()
+            found = answers.recv()
+        except EOFError:
+            process.join()
+            raise RuntimeError(
+                f"the process that inserts meanwhile ended by itself (exit code {process.exitcode}): "
+                "its words are above"
+            ) from None
+        process.join(10)
         latencies += [ms for at, ms in found if began <= at <= ended]
 
     def p99(self, way: Callable[[], object]) -> float:
@@ -196,7 +207,7 @@ class Bench:
         return statistics.quantiles(latencies, n=100)[98]
 
 
-def _insert(url: str, begun: Any, stop: Any, answers: Any) -> None:
+def _insert(url: str, stop: Any, answers: Any) -> None:
     """One client that inserts 300 rows a second, each in a transaction of its own, until `stop`."""
     database = Database(settings_module.read({"DATABASE_URL": url}), "application")
     found: list[tuple[float, float]] = []
@@ -211,8 +222,8 @@ def _insert(url: str, begun: Any, stop: Any, answers: Any) -> None:
             found.append((at, (time.perf_counter() - due) * 1000))
             due += 1 / _INSERTS_A_SECOND
             if len(found) == _INSERTS_A_SECOND:
-                begun.set()
-    answers.put(found)
+                answers.send(None)
+    answers.send(found)
 
 
 @contextmanager
