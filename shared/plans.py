@@ -20,6 +20,7 @@ from shared.clock import rfc3339
 from shared.errors import Refused
 from shared.schema import approval, run_request, task_run
 from shared.schema import plan as plan_table
+from shared.wording import counted
 
 APPROVAL_LIFETIME = timedelta(hours=24)
 
@@ -93,7 +94,7 @@ class Proposal:
     def over(self) -> list[str]:
         """The totals above the ceiling, in words."""
         return [
-            f"{total} {unit} (at most {self.ceiling[unit]})"
+            f"{counted(total, unit)} (at most {self.ceiling[unit]:,})"
             for unit, total in sorted(self.plan.totals().items())
             if unit in self.ceiling and total > self.ceiling[unit]
         ]

@@ -12,6 +12,7 @@ from shared.keys.data_keys import DataKeys, Key
 from shared.keys.kms import Kms, Unreadable, at
 from shared.keys.survey import Survey, look
 from shared.task import Context, entrypoint
+from shared.wording import counted
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ def _due(ctx: Context, survey: Survey, most: timedelta) -> str:
     reasons = []
     if survey.too_old(ctx.now, most):
         reasons.append(
-            f"the active data key is older than {most.days} days" if survey.active else "there is no data key"
+            f"the active data key is older than {counted(most.days, 'day')}"
+            if survey.active
+            else "there is no data key"
         )
     if survey.on_older_keys:
         reasons.append("credentials are left on older keys")

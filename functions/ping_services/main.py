@@ -17,6 +17,7 @@ from shared.telemetry.probes import Limits, Manners
 from shared.telemetry.resolver import Resolver
 from shared.telemetry.rounds import Round, Rules, canaries, play
 from shared.telemetry.state import Hysteresis
+from shared.wording import counted
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ def run(ctx: Context, params: Params) -> dict[str, int]:
         while ctx.tick():
             rounds.append(play(ctx, prober, watch, rules))
     if lost := sum(r.lost for r in rounds):
-        raise Partial([f"{lost} results have no partition of endpoints to go to: make the day's"], ctx.counts)
+        raise Partial(
+            [f"{counted(lost, 'result')} without a partition of endpoints to go to: make the day's"], ctx.counts
+        )
     if rounds and all(r.blind for r in rounds):
         raise Unavailable("no canary answers from here: no service was called down; check our way to the internet")
     return ctx.counts

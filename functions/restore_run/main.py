@@ -12,6 +12,7 @@ from shared import erasure
 from shared.errors import Partial, Refused
 from shared.retention.restore import archives_of, restore
 from shared.task import Context, entrypoint
+from shared.wording import counted
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def run(ctx: Context, params: Params) -> dict[str, int]:
     )
     counts = {**ctx.counts, "restored": done.restored, "present": done.present}
     if not done.equal:
-        raise Partial([f"{c.source}: {c.rows:,} rows stayed away: {c.why}" for c in done.conflicts], counts)
+        raise Partial([f"{c.source}: {counted(c.rows, 'row')} stayed away: {c.why}" for c in done.conflicts], counts)
     return counts
 
 

@@ -41,7 +41,7 @@ def run(ctx: Context, params: Params) -> dict[str, int]:
     close(ctx, params.pace)
     problems = [t.error for t in done if t.error] + _look_around(ctx, done, params.alarms)
     if done and all(t.ended is Ended.NOT_PERMITTED for t in done):
-        raise Refused(f"of {len(done)} tables due none may be maintained; {problems[0]}")
+        raise Refused(f"none of the tables due may be maintained ({len(done)}); {problems[0]}")
     if problems:
         raise Partial(problems, ctx.counts)
     return ctx.counts

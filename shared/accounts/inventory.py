@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 from shared.errors import Refused
 from shared.holds import Hold
+from shared.wording import counted
 
 _OWN = "t.account_id = :account"
 _PAYLOAD = "t.payload ->> 'account_id' = :account"
@@ -160,6 +161,6 @@ def check_neighbours(connection: Connection, account: str) -> None:
         ).scalar_one()
         if others:
             raise Refused(
-                f"{others} rows of {child} belong to other accounts but hang on this one's {parent}: "
+                f"{counted(others, 'row')} of other accounts in {child}, hanging on this one's {parent}: "
                 "give them a parent of their own account first"
             )

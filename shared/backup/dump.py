@@ -26,6 +26,7 @@ from shared.errors import Refused, Retry
 from shared.objects import Objects
 from shared.redaction import sqlstate
 from shared.schema import environment
+from shared.wording import counted
 
 # A table of ours that is locked longer than this by DDL is tried again by the job's next try.
 _LOCK_WAIT = "60s"
@@ -214,7 +215,9 @@ def _whole(store: Objects, name: str, found: Binaries, dump: Dump, content: Fing
             raise Retry("the dump is not stored as it was sent: another size or checksum")
         listed = _data_entries(store, name, found)
         if listed < len(content.tables):
-            raise Refused(f"the dump holds the rows of {listed} tables, the snapshot has {len(content.tables)}")
+            raise Refused(
+                f"the dump holds the rows of {counted(listed, 'table')}, the snapshot has {len(content.tables)}"
+            )
     except (Refused, Retry):
         shelf.remove(store, name)
         raise

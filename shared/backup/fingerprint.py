@@ -12,6 +12,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from shared.wording import counted
+
 # The text of a value must not depend on whose session reads it. An empty search_path names every object in full.
 _SETTINGS = (
     "set local search_path = ''; set local extra_float_digits = 1; set local datestyle = 'ISO, YMD';"
@@ -191,14 +193,14 @@ def differences(taken: Fingerprint, restored: Fingerprint) -> list[str]:
             found.append(f"sequence {name} is at {restored.sequences[name]}, behind {last}")
     for kind, count in sorted(taken.shape.items()):
         if restored.shape.get(kind) != count:
-            found.append(f"{restored.shape.get(kind, 0)} objects of kind {kind}, expected {count}")
+            found.append(f"{counted(restored.shape.get(kind, 0), 'object')} of kind {kind}, expected {count}")
     return found
 
 
 def _difference(what: str, taken: Content, restored: Content) -> list[str]:
     if taken.rows != restored.rows:
-        return [f"{what}: {restored.rows} rows, expected {taken.rows}"]
-    return [] if taken.hash == restored.hash else [f"{what}: {taken.rows} rows, but their contents differ"]
+        return [f"{what}: {counted(restored.rows, 'row')}, expected {taken.rows}"]
+    return [] if taken.hash == restored.hash else [f"{what}: {counted(taken.rows, 'row')}, but their contents differ"]
 
 
 def _content(row: Any) -> Content:

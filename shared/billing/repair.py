@@ -10,6 +10,7 @@ from shared.billing.sweep import Found
 from shared.billing.tiers import Rules, Standing
 from shared.context import Context
 from shared.plans import Item, Plan
+from shared.wording import counted
 
 # A stored failure is tried this often, once a night; then it stays for somebody to look at.
 _ATTEMPTS = 10
@@ -26,9 +27,9 @@ def plan_of(drift: sweep.Drift, found: Sequence[Found], failures: int) -> Plan:
     if found:
         who = [f"{one.link.account_id}: {one.customer_id}" for one in found]
         items.append(Item(what="a Checkout was missed", count=len(who), unit="links", why=_names(who)))
-    notes = [f"{drift.granted} manual grants are not touched", *drift.unknown[:_NAMED]]
+    notes = [f"{counted(drift.granted, 'manual grant')} not touched", *drift.unknown[:_NAMED]]
     if failures:
-        notes.append(f"{failures} events that failed are tried again")
+        notes.append(f"{counted(failures, 'failed event')} to be tried again")
     links = sorted([one.customer_id, one.link.account_id] for one in found)
     return Plan(tuple(items), {"changes": drift.digest(), "links": links}, tuple(notes))
 

@@ -25,18 +25,21 @@ def sparkline(seconds: Sequence[float], label: str) -> Markup:
 
 
 def timeline(tasks: Iterable[str], day: Mapping[str, Mapping[int, tuple[str, int]]]) -> Markup:
-    """A row a task, a mark where it ran. The table below it says the same in words."""
+    """A row a task, a mark where it ran. The table below it says the same in words.
+
+    Names stand at the right, beside the newest marks: where a narrow screen shows only that end, it shows both.
+    """
     names = [name for name in tasks if name in day]
-    width, height = _NAMES + PARTS * _PART, len(names) * _ROW
+    width, height = PARTS * _PART + _NAMES, len(names) * _ROW
     hours = Markup().join(
         Markup(
             '<line x1="{x}" x2="{x}" y1="0" y2="{h}" class="hour"/>'
             '<text x="{x}" y="{y}" text-anchor="{anchor}">{ago}</text>'
         ).format(
-            x=_NAMES + (24 - ago) * PARTS * _PART // 24,
+            x=(24 - ago) * PARTS * _PART // 24,
             h=height,
             y=height + _HOURS - 4,
-            anchor="middle" if ago else "end",
+            anchor="start" if ago == 24 else "middle",
             ago=f"{ago} h ago" if ago else "now",
         )
         for ago in range(24, -1, -3)
@@ -58,12 +61,14 @@ def _row(number: int, name: str, parts: Mapping[int, tuple[str, int]]) -> Markup
             marks.append((start, part + 1, outcome, sum_of + runs))
         else:
             marks.append((part, part + 1, outcome, runs))
-    label = Markup('<text x="2" y="{y}">{name}</text>').format(y=number * _ROW + _ROW - 4, name=name)
+    label = Markup('<text x="{x}" y="{y}">{name}</text>').format(
+        x=PARTS * _PART + 6, y=number * _ROW + _ROW - 4, name=name
+    )
     return label + Markup().join(
         Markup(
             '<rect x="{x}" y="{y}" width="{w}" height="{h}" class="o-{o}"><title>{name}: {runs} {o}</title></rect>'
         ).format(
-            x=_NAMES + start * _PART,
+            x=start * _PART,
             y=number * _ROW + 2,
             w=(end - start) * _PART,
             h=_ROW - 4,

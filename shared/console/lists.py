@@ -12,6 +12,7 @@ from shared.console import words
 from shared.manifest import Task
 from shared.params import resolve
 from shared.schema import plan, query_plan, verified_backup, watch_incident
+from shared.wording import counted
 
 _MOST = 200
 
@@ -27,6 +28,12 @@ class Listed:
     empty: str
 
 
+def _kept(rule: Mapping[str, Any]) -> str:
+    if rule.get("keep_months"):
+        return counted(rule["keep_months"], "month")
+    return counted(rule["keep_days"], "day") if "keep_days" in rule else "–"
+
+
 def retention(connection: Connection, tasks: Mapping[str, Task], environ: Mapping[str, str]) -> Listed:
     """What is deleted after how long, and what the newest plan found to delete."""
     rows = []
@@ -35,15 +42,14 @@ def retention(connection: Connection, tasks: Mapping[str, Task], environ: Mappin
         items = _newest_items(connection, task.name) if rules else {}
         for rule in rules:
             item = items.get(rule["name"]) or items.get(rule.get("table", ""))
-            backlog = f"{item['count']:,} {item['unit']}" if item else "–"
-            keep = rule.get("keep_days")
+            backlog = counted(item["count"], item["unit"]) if item else "–"
             rows.append(
                 (
                     rule.get("table", rule["name"]),
                     _task_link(task.name),
                     rule.get("where", "") or "every row",
-                    words.days(keep) if keep is not None else "–",
-                    words.days(rule["archive"]["keep_days"]) if rule.get("archive") else "no undo",
+                    _kept(rule),
+                    counted(rule["archive"]["keep_days"], "day") if rule.get("archive") else "no undo",
                     backlog,
                     (item or {}).get("oldest") or "–",
                 )

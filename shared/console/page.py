@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from shared.console import words
+from shared.wording import counted
 
 _FOLDER = Path(__file__).parent / "templates"
 
@@ -63,7 +64,13 @@ def _templates() -> Environment:
         style=_inline("console.css"), script=_inline("console.js"), sign_in_script=_inline("sign_in.js")
     )
     made.filters.update(
-        moment=words.moment, shorter=words.shorter, span=words.span, number=words.number, trigger=words.trigger
+        moment=words.moment,
+        far=words.far,
+        shorter=words.shorter,
+        span=words.span,
+        number=words.number,
+        trigger=words.trigger,
+        counted=counted,
     )
     return made
 

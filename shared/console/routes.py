@@ -22,6 +22,7 @@ from shared.errors import Refused
 from shared.manifest import Task
 from shared.schedule import task_next
 from shared.schema import archive_manifest
+from shared.wording import counted
 
 # Runs a task's page shows at once, and what a form's fields may hold.
 _RUNS = 50
@@ -175,7 +176,7 @@ def _to_restore(console: Console, _request: Request, run_id: str) -> Answer:
 
 
 def _limits(ceiling: Mapping[str, int]) -> str:
-    return ", ".join(f"{most:,} {unit}" for unit, most in sorted(ceiling.items())) or "any number"
+    return ", ".join(counted(most, unit) for unit, most in sorted(ceiling.items())) or "any number"
 
 
 def _approvals(console: Console, _request: Request) -> Answer:

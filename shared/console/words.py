@@ -9,12 +9,17 @@ from shared.clock import rfc3339
 from shared.manifest import Cron, Every, Http, Topic, Trigger
 
 
-def moment(value: datetime | None) -> Markup:
+def moment(value: datetime | None, form: str = "%d %b %H:%M") -> Markup:
     """A time element in UTC; the page's script adds the reader's own zone."""
     if value is None:
         return Markup("–")
     at = value.astimezone(UTC).replace(microsecond=0)
-    return Markup('<time datetime="{iso}">{said} UTC</time>').format(iso=rfc3339(at), said=at.strftime("%d %b %H:%M"))
+    return Markup('<time datetime="{iso}">{said} UTC</time>').format(iso=rfc3339(at), said=at.strftime(form))
+
+
+def far(value: datetime | None) -> Markup:
+    """A time element of a moment that may lie years away."""
+    return moment(value, "%d %b %Y %H:%M")
 
 
 def shorter(text: str) -> str:
@@ -31,11 +36,6 @@ def span(value: timedelta | float | None) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-
-
-def days(count: int) -> str:
-    """A whole number of days."""
-    return f"{count} day{'' if count == 1 else 's'}"
 
 
 def number(value: int | None) -> str:

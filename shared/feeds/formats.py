@@ -14,6 +14,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any, NamedTuple
 
+from shared.wording import counted
+
 _LONGEST_LINE = 65536
 
 
@@ -105,7 +107,7 @@ def _rows(lines: Iterator[str], first: str | None, places: dict[str, int], width
             continue
         if len(row) != width:
             if row:
-                yield Bad(number, f"{len(row)} columns instead of {width}", ",".join(row))
+                yield Bad(number, f"{counted(len(row), 'column')} instead of {width}", ",".join(row))
             continue
         row.append("")
         text, kind, confidence, severity, description, reference, first_seen, last_seen = pick(row)

@@ -12,6 +12,7 @@ from shared.errors import Refused, Retry
 from shared.ingest import letters
 from shared.ingest.events import Event, Poison, Raw, read
 from shared.redaction import sqlstate
+from shared.wording import counted
 
 Project = Callable[[Connection, Sequence[Event]], Sequence[Poison]]
 """Writes events in the transaction it is given; what cannot be written, ever."""
@@ -61,4 +62,4 @@ def complain(reasons: Counter[str]) -> None:
     """End the run as refused where something was dead-lettered: all else is done, and trying again cannot help."""
     if reasons:
         said = "; ".join(f"{count}: {reason}" for reason, count in reasons.most_common(5))
-        raise Refused(f"{reasons.total()} events are in groundskeeper.dead_letter: {said}")
+        raise Refused(f"{counted(reasons.total(), 'event')} put into groundskeeper.dead_letter: {said}")

@@ -23,6 +23,7 @@ from shared.objects import Objects
 from shared.params import build, resolve
 from shared.schema import erasure as erasure_table
 from shared.schema import verified_backup
+from shared.wording import counted
 
 
 @click.group()
@@ -152,8 +153,9 @@ def restore(name: str, into: str, why: str, actor: str | None, as_json: bool) ->
         )
         return
     show.console.print(
-        f"{manifest.fingerprint.rows:,} rows of {len(manifest.fingerprint.tables)} tables restored, equal to the "
-        f"backup of {manifest.taken_at:%Y-%m-%d %H:%M:%S} UTC; {buried:,} tombstones of erased accounts brought along"
+        f"{counted(manifest.fingerprint.rows, 'row')} of {counted(len(manifest.fingerprint.tables), 'table')} "
+        f"restored, equal to the backup of {manifest.taken_at:%Y-%m-%d %H:%M:%S} UTC; "
+        f"{counted(buried, 'tombstone')} of erased accounts brought along"
     )
     show.console.print(
         "  before it is used, delete the accounts that are back: DATABASE_URL=… keeper run finish_deletions "
@@ -168,7 +170,7 @@ def _target(at: Session, into: str, private: Path, manifest: Manifest) -> Target
         if _identity(here) == _identity(there):
             raise Refused("--into names the database that is in use: a backup is restored into another one")
         if taken := fingerprint.tables(there):
-            raise Refused(f"--into names a database with {len(taken)} tables: give an empty one")
+            raise Refused(f"--into names a database with {counted(len(taken), 'table')}: give an empty one")
         major = int(there.execute(text("show server_version_num")).scalar_one()) // 10_000
         if major < manifest.surroundings.server_version // 10_000:
             raise Refused(f"--into is PostgreSQL {major}, older than the backup's: give a server as new")
@@ -189,7 +191,7 @@ def _bury(at: Session, target: Target) -> int:
         if there.execute(text("select to_regclass('groundskeeper.erasure')")).scalar() is None:
             raise Refused(
                 f"the backup is older than the erasure of accounts: `keeper migrate` it before use, then restore the "
-                f"{len(digests)} tombstones by hand (groundskeeper.erasure)"
+                f"{counted(len(digests), 'tombstone')} by hand (groundskeeper.erasure)"
             )
         for digest in digests:
             erasure.bury(there, digest, at.clock.now())

@@ -10,6 +10,7 @@ from shared import erasure, secrets
 from shared.errors import OUTCOMES, Outcome, Unavailable
 from shared.keeper import options, show
 from shared.keeper.session import session
+from shared.wording import counted
 
 
 @click.command()
@@ -37,9 +38,9 @@ def restore(run_id: uuid.UUID, why: str, hold_days: int, actor: str | None, as_j
     else:
         proof = "equal to the archive" if done.equal else "not all of it is as it was"
         show.console.print(
-            f"{done.restored:,} rows brought back, {done.present:,} were there already; {proof}. "
-            f"Held for {hold_days} days: `keeper hold list`"
+            f"{counted(done.restored, 'row')} brought back, {done.present:,} there already; {proof}. "
+            f"Held for {counted(hold_days, 'day')}: `keeper hold list`"
         )
         for conflict in done.conflicts:
-            show.complain(f"{conflict.source}: {conflict.rows:,} rows stayed away: {conflict.why}")
+            show.complain(f"{conflict.source}: {counted(conflict.rows, 'row')} stayed away: {conflict.why}")
     sys.exit(OUTCOMES[Outcome.OK if done.equal else Outcome.PARTIAL].exit)

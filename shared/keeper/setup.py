@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from shared.keeper import show
 from shared.keeper.session import session
+from shared.wording import counted
 
 
 @click.command()
@@ -36,7 +37,7 @@ def migrate(grants: bool, platform: bool, show_only: bool) -> None:
             with at.database.transaction() as connection:
                 for statement in statements:
                     connection.execute(text(statement))
-            show.console.print(f"{len(statements)} grants in force")
+            show.console.print(f"{counted(len(statements), 'grant')} in force")
 
 
 @click.command()

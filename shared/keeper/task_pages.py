@@ -7,6 +7,7 @@ from typing import Any
 
 from shared.keeper.tasks import trigger_words
 from shared.manifest import ROOT, Task
+from shared.wording import counted
 
 # Where a room's page has another name.
 _PAGES = {"relay": "outbox", "analytics": "telemetry", "watch": "console"}
@@ -80,7 +81,7 @@ def _when(task: Task) -> Iterator[str]:
     if task.must_succeed_within_s:
         yield f"- The watchdog misses it after {task.must_succeed_within_s} s without a good ending."
     if task.destructive:
-        caps = ", ".join(f"{most:,} {unit}" for unit, most in task.caps.items())
+        caps = ", ".join(counted(most, unit) for unit, most in task.caps.items())
         yield f"- It deletes: at most {caps} unapproved; in observe mode it only plans."
     yield ""
 

@@ -29,6 +29,7 @@ from shared.keys.kms import Kms, Unreadable
 from shared.keys.sealing import Sealed, identity_of
 from shared.keys.survey import Survey, archived, held, look
 from shared.plans import Item, Plan
+from shared.wording import counted
 
 _BATCH = 500
 # Rows a pass leaves were written meanwhile by code that does not know this library; more passes than this, and it
@@ -63,7 +64,7 @@ def plan(survey: Survey, rules: Rules, *, now: datetime, kept: str | None) -> Pl
     return Plan(
         items=tuple(item for item in items if item.count),
         predicates={
-            "new_key": "always" if rules.always else f"older than {rules.max_age.days} days",
+            "new_key": "always" if rules.always else f"older than {counted(rules.max_age.days, 'day')}",
             "destroyed": f"retired at or before {(now - rules.keep).isoformat()}",
         },
         notes=(
@@ -101,7 +102,9 @@ class Rotation:
         self._destroy()
         failed = [f"integration_credential {row_id} does not open" for row_id in sorted(self._unreadable)]
         if left:
-            failed.append(f"{left} rows are written with an older key faster than they can be sealed anew")
+            failed.append(
+                f"{counted(left, 'row')} sealed with an older key: they are written faster than they can be sealed anew"
+            )
         if failed:
             raise Partial(failed, ctx.counts)
 

@@ -18,6 +18,7 @@ from shared.params import resolve
 from shared.platform import demo
 from shared.platform.partitions import create_ahead
 from shared.settings import Settings
+from shared.wording import counted
 
 # Rows an hour.
 _REQUESTS, _DEEDS, _CONSENTS, _EVENTS = 40, 8, 3, 6
@@ -113,7 +114,7 @@ def _one(database: Database, sql: str, **binds: Any) -> Any:
 
 def _nothing_left_running(database: Database) -> Invariant:
     left = _one(database, "select count(*) from groundskeeper.task_attempt where ended_at is null")
-    return Invariant("no run is left without an ending", left == 0, f"{left} attempts hold a lease")
+    return Invariant("no run is left without an ending", left == 0, f"{counted(left, 'attempt')} holding a lease")
 
 
 def _all_published(database: Database) -> Invariant:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from shared.wording import counted
+
 Floats = npt.NDArray[np.float64]
 Seconds = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -64,7 +66,7 @@ _TOO_GOOD = 0.9995
 def check(data: Dataset, fitness: Fitness, *, now: int) -> None:
     """Raise Unfit where this must not be learned from. `now` in seconds since 1970."""
     if len(data) < fitness.rows:
-        raise TooLittle(f"too little data: {len(data)} rows of {data.name}, {fitness.rows} are needed")
+        raise TooLittle(f"too little data: {counted(len(data), 'row')} of {data.name}, {fitness.rows} are needed")
     if np.any(np.diff(data.at) < 0) or np.any(data.until < data.at):
         raise Unfit(f"the rows of {data.name} are not in the order of time")
     days = (int(data.at[-1]) - int(data.at[0])) / 86400
@@ -80,7 +82,7 @@ def check(data: Dataset, fitness: Fitness, *, now: int) -> None:
     if data.kind == "probability":
         rarer = int(min(data.y.sum(), (1 - data.y).sum()))
         if rarer < fitness.rarer:
-            said = f"the rarer answer of {data.name} is there {rarer} times, {fitness.rarer} are needed"
+            said = f"the rarer answer of {data.name} is there {counted(rarer, 'time')}, {fitness.rarer} are needed"
             raise TooLittle(f"too little data: {said}")
     for name, column in zip(data.features, data.x.T, strict=True):
         if _knows(column, data.y, data.kind):

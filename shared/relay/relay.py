@@ -10,6 +10,7 @@ from shared.errors import Partial, Retry
 from shared.relay.event import Broker
 from shared.relay.sweep import Backoff, Memory, Sweep
 from shared.relay.table import OutboxTable
+from shared.wording import counted
 
 
 class Relay:
@@ -53,7 +54,7 @@ class Relay:
             raise Partial([f"{n} of {words}" for words, n in sorted(self._refused.items())], self._ctx.counts)
         if self._unanswered:
             words, _ = self._unanswered.most_common(1)[0]
-            raise Retry(f"{words}: {self._ctx.counts['backlog']} events wait, none is lost")
+            raise Retry(f"{words}: {counted(self._ctx.counts['backlog'], 'event')} waiting, none lost")
         return self._ctx.counts
 
     def _measure(self) -> None:

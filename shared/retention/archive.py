@@ -31,6 +31,7 @@ from shared.retention.pace import Pace
 from shared.retention.preflight import Target
 from shared.retention.shelf import NotArchived, folder_of, put, remove, store_of, storing
 from shared.schema import archive_manifest
+from shared.wording import counted
 
 FORMAT = 1
 
@@ -88,7 +89,7 @@ def archive_rows(ctx: Context, target: Target, leaf: Leaf, *, indexed: bool, pac
     if trouble.missing:
         ctx.count(f"{target.rule.name}.missing", trouble.missing)
     if trouble.failed:
-        raise NotArchived(f"{len(trouble.failed)} rows stay: {'; '.join(trouble.failed[:3])}")
+        raise NotArchived(f"{counted(len(trouble.failed), 'row')} kept: {'; '.join(trouble.failed[:3])}")
 
 
 def _first(leaf: Leaf, most: int) -> int:

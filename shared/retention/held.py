@@ -10,6 +10,7 @@ from shared import holds
 from shared.holds import Hold
 from shared.retention.preflight import Target, Unfit
 from shared.retention.rules import Condition, inner, quoted
+from shared.wording import counted
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ def of(target: Target, found: Sequence[Hold]) -> Held:
     accounts = tuple(sorted({h.account for h in about if h.account is not None}))
     if accounts and not target.rule.account:
         raise Unfit(
-            f"{len(accounts)} accounts are under a legal hold, and rule {target.rule.name} does not say how to find "
-            "an account's rows: add account (SQL, or `none` where rows are nobody's)"
+            f"{counted(len(accounts), 'account')} under a legal hold, but rule {target.rule.name} does not say how to "
+            "find an account's rows: add account (SQL, or `none` where rows are nobody's)"
         )
     return Held(
         whole=any(h.account is None and h.run_id is None for h in about),

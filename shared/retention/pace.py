@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from shared.context import Context
+from shared.wording import counted
 
 _LEAST, _FIRST = 1_000, 4_000
 # How much larger a batch may be than the one before it: in company a lucky commit must not double it.
@@ -131,7 +132,7 @@ class Pace:
             ):
                 self._company_until = clock.monotonic() + _COMPANY_S
             why = (
-                f"{seen.waiters} sessions wait for a lock on the table"
+                f"{counted(seen.waiters, 'session')} waiting for a lock on the table"
                 if seen.waiters
                 else f"a replica is {seen.lag_s:.0f} s behind"
                 if seen.lag_s > self.limits.lag_s

@@ -14,6 +14,7 @@ from shared.redaction import sqlstate
 from shared.retention import catalogue, moments
 from shared.retention.catalogue import Leaf, Reference, Relation
 from shared.retention.rules import Condition, Rule, inlined, inner, quoted
+from shared.wording import counted
 
 # Above so many rows, finding the rows that point at a deleted one without an index is no longer cheap.
 _SMALL = 10_000
@@ -225,7 +226,9 @@ def _droppable(
         else ""
     )
     if why:
-        notes.append(f"{len(expired)} expired partitions of {target.relation.name} are emptied row by row: {why}")
+        notes.append(
+            f"{counted(len(expired), 'expired partition')} of {target.relation.name} to be emptied row by row: {why}"
+        )
         return ()
     foreign = [child for child in expired if not child.may_own]
     if foreign:

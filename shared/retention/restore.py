@@ -21,6 +21,7 @@ from shared.retention import catalogue, companions, copying, erased, parquet, sh
 from shared.retention.rules import dotted, quoted
 from shared.retention.shelf import NotArchived
 from shared.schema import archive_manifest, legal_hold
+from shared.wording import counted
 
 _STATEMENT_MS = 300_000
 # Triggers are switched off for the transaction, which keeps other writers out of the table: it must be short.
@@ -82,7 +83,9 @@ def archives_of(connection: Connection, run_id: uuid.UUID) -> Sequence[Row[*tupl
     if not found:
         raise Refused(f"run {run_id} archived nothing: only rules with `archive` can be undone")
     if gone := [a for a in found if a.destroyed_at is not None]:
-        raise Refused(f"{len(gone)} archives of run {run_id} were destroyed when their time was over")
+        raise Refused(
+            f"{counted(len(gone), 'archive')} of run {run_id} destroyed already: the time to keep them was over"
+        )
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from sqlalchemy.dialects.postgresql import dialect
 
 from shared.clock import months_before
+from shared.wording import counted
 
 _preparer = dialect().identifier_preparer  # type: ignore[no-untyped-call]
 
@@ -117,7 +118,7 @@ class Rule:
     def describe(self, now: datetime) -> str:
         """The rule in words, for plans."""
         condition = f" and {self.where}" if self.where else ""
-        span = f"{self.keep_months} calendar months" if self.keep_months else f"{self.keep_days} days"
+        span = counted(self.keep_months, "calendar month") if self.keep_months else counted(self.keep_days, "day")
         return f"{self.timestamp} before {self.cutoff(now).isoformat()} ({span}){condition}"
 
 

@@ -18,6 +18,7 @@ from shared.retention.partitions import Size
 from shared.retention.preflight import Target, Unfit
 from shared.retention.rules import Condition, Policy, Rule, inlined
 from shared.retention.shelf import NotArchived
+from shared.wording import counted
 
 _TOO_LONG = "57014"
 
@@ -164,9 +165,9 @@ def _exactly(
     if state.whole:
         return _Found([Item(rule.name, 0, why="under a legal hold")], [], kept + total.rows)
     if kept:
-        why += f"; {kept} rows under a legal hold stay"
+        why += f"; kept under a legal hold: {counted(kept, 'row')}"
     if target.whole:
-        why += f"; {whole} partitions go whole"
+        why += f"; {counted(whole, 'partition')} to go whole"
         if by_row := len(target.whole) - whole:
             why += f", {by_row} by row, since rows of theirs are held"
     items = [
@@ -185,7 +186,11 @@ def _exactly(
             if reference in target.restricting:
                 by_child[reference.child] = by_child.get(reference.child, 0) + rows
         items += [Item(f"{rule.name}.{c}", n, why=f"they point at rows of {rule.table}") for c, n in by_child.items()]
-    notes = [f"{rows} rows of {r.child} point at what goes ({r.constraint})" for r, rows in fans.items() if rows]
+    notes = [
+        f"{counted(rows, 'row')} of {r.child} pointing at what goes ({r.constraint})"
+        for r, rows in fans.items()
+        if rows
+    ]
     notes += _kept_by_children(connection, target)
     if rule.objects:
         notes.append(f"{rule.objects.column} names objects of {rule.objects.place}: they are archived and go as well")
@@ -222,9 +227,11 @@ def _fan_out(connection: Connection, target: Target) -> dict[Reference, int]:
             due.binds,
         ).scalar_one()
         if found[reference] and reference in target.restricting and not target.rule.children:
-            effect = "would go with what is due" if reference.action == "c" else "point at what is due and refuse it"
+            effect = (
+                "would go with what is due" if reference.action == "c" else "pointing at what is due would refuse it"
+            )
             raise Unfit(
-                f"{found[reference]} rows of {reference.child} {effect} ({reference.constraint}): "
+                f"{counted(found[reference], 'row')} of {reference.child} {effect} ({reference.constraint}): "
                 "say children: keep, or children: delete"
             )
     return found
@@ -243,7 +250,10 @@ def _kept_by_children(connection: Connection, target: Target) -> list[str]:
             expired.binds,
         ).scalar_one()
         if rows:
-            said.append(f"{rows} expired rows stay: rows of {reference.child} point at them ({reference.constraint})")
+            said.append(
+                f"{counted(rows, 'expired row')} kept for rows of {reference.child} that point there "
+                f"({reference.constraint})"
+            )
     return said
 
 
@@ -252,4 +262,5 @@ def _gone_after(ctx: Context, target: Target) -> str:
     if rule.archive is None:
         return ""
     days = (ctx.now - rule.cutoff(ctx.now)).days + rule.archive.keep_days
-    return f"; archived {rule.archive.keep_days} days, gone after {days} days and the bucket's grace (backups apart)"
+    kept, gone = counted(rule.archive.keep_days, "day"), counted(days, "day")
+    return f"; archived {kept}, gone after {gone} and the bucket's grace (backups apart)"

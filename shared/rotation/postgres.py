@@ -21,6 +21,7 @@ from shared.errors import Refused
 from shared.redaction import register
 from shared.rotation.rotator import Details, Made, Target
 from shared.secrets import Secret
+from shared.wording import counted
 
 _PASSWORD_BYTES = 24
 _ITERATIONS = 4096  # the server's own default; the password is random, so more would protect nothing
@@ -80,7 +81,10 @@ class Postgres:
                 text("select count(*) from pg_stat_activity where usename = :before"), {"before": details["before"]}
             ).scalar_one()
         if sessions and details["before"] in self._target.logins:
-            raise Refused(f"{sessions} sessions still use login {details['before']}: restart who reads the secret")
+            raise Refused(
+                f"login {details['before']} is still in use by {counted(sessions, 'session')}: restart who reads "
+                "the secret"
+            )
 
     def disable(self, value: str, details: Details) -> str | None:
         self._alter(details["before"], "nologin")

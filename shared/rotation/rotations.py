@@ -20,6 +20,7 @@ from shared.redaction import redact
 from shared.rotation import record
 from shared.rotation.record import Rotation
 from shared.rotation.rotator import Rotator, Target
+from shared.wording import counted
 
 Rotators = Callable[[Target], Rotator]
 _WORDS = (Refused, Retry, Unavailable)
@@ -72,7 +73,7 @@ class Rotations:
                 asked = [a for a in plans.pending(connection, ctx.clock.now()) if a.task == ctx.task.name]
             if asked:
                 raise Waiting(f"approval {asked[0].approval_id} is open: decide with `keeper approvals approve`")
-        ctx.await_approval(_plan(due), f"{len(due)} secrets are due to be rotated")
+        ctx.await_approval(_plan(due), f"{counted(len(due), 'secret')} due to be rotated")
 
     # --- going on
 

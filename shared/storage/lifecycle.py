@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.objects import Objects, failures, told
+from shared.wording import counted
 
 
 class Unknown(Exception):
@@ -25,7 +26,11 @@ class Deletes:
 
     def __str__(self) -> str:
         what = f"objects below {self.prefix!r}" if self.prefix else "all objects"
-        when = f"{self.age_days} days old" if self.age_days else f"{self.marked_days} days after their mark"
+        when = (
+            counted(self.age_days, "day") + " old"
+            if self.age_days
+            else counted(self.marked_days, "day") + " after their mark"
+        )
         return f"{what} {when}"
 
 

@@ -14,6 +14,7 @@ from shared.objects import Changed, Missing, Objects, Stat, failures, told
 from shared.plans import Item
 from shared.storage import files
 from shared.storage.files import File, Gone, InUse
+from shared.wording import counted
 
 # Of one transaction, which a legal hold waits for.
 _BATCH = 200
@@ -75,7 +76,7 @@ def item(ctx: Context, store: Objects, rule: LogRule) -> Item:
         "logs",
         count,
         unit="files",
-        why=f"{', '.join(rule.patterns)} last changed before {limit} ({rule.keep_days} days)",
+        why=f"{', '.join(rule.patterns)} last changed before {limit} ({counted(rule.keep_days, 'day')})",
         bytes=size,
         oldest=oldest.isoformat() if oldest else None,
     )

@@ -8,6 +8,7 @@ from typing import Literal
 
 from shared.holds import Hold
 from shared.objects import Stat
+from shared.wording import counted
 
 
 class Unfit(Exception):
@@ -57,7 +58,9 @@ class ObjectPolicy:
 
     def describe(self, now: datetime) -> str:
         """The policy in words, for plans."""
-        said = [f"written before {(now - timedelta(days=self.keep_days)).isoformat()} ({self.keep_days} days)"]
+        said = [
+            f"written before {(now - timedelta(days=self.keep_days)).isoformat()} ({counted(self.keep_days, 'day')})"
+        ]
         said += [f"{key} is {value!r}" for key, value in sorted(self.metadata.items())]
         if self.unnamed_by:
             said.append(f"no {self.unnamed_by.table}.{self.unnamed_by.column} names them")
@@ -83,7 +86,7 @@ def held(policy: ObjectPolicy, found: Iterable[Hold]) -> Held:
     accounts = frozenset(h.account for h in about if h.account is not None)
     if accounts and not policy.account:
         raise Unfit(
-            f"{len(accounts)} accounts are under a legal hold, and the policy does not say how to find an account's "
-            "objects: add account (a metadata key, or `none` where objects are nobody's)"
+            f"{counted(len(accounts), 'account')} under a legal hold, but the policy does not say how to find an "
+            "account's objects: add account (a metadata key, or `none` where objects are nobody's)"
         )
     return Held(any(h.account is None for h in about), frozenset() if policy.account == "none" else accounts)

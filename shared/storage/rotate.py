@@ -14,6 +14,7 @@ from shared.storage.files import File, Gone, InUse
 from shared.storage.lifecycle import Deletes, Unknown
 from shared.storage.logs import held
 from shared.storage.rotation import Rotation
+from shared.wording import counted
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def look(ctx: Context, store: Objects, rule: Rotation) -> Night:
         notes.append("under a legal hold: no archive is removed")
         expired.clear()
     limit = rule.cutoff(ctx.now).isoformat()
-    why = f"archives of before {limit} ({rule.keep_days} days)"
+    why = f"archives of before {limit} ({counted(rule.keep_days, 'day')})"
     items = (
         Item("rotated", len(waiting), unit="rotations", why=", ".join(rule.patterns), bytes=None),
         Item("archives", len(expired), unit="files", why=why, bytes=sum(f.size for f in expired)),

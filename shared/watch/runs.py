@@ -9,6 +9,7 @@ from shared.errors import OUTCOMES, Outcome
 from shared.manifest import Task
 from shared.schedule import task_last
 from shared.watch.finding import Finding
+from shared.wording import counted
 
 # A run is over when its timeout is; what still reports itself after this much more is no run but a hung process.
 _GRACE = timedelta(minutes=5)
@@ -140,4 +141,4 @@ def words(span: timedelta) -> str:
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
+    return counted(round(seconds), "second")

@@ -43,6 +43,11 @@ try {
 
   for (const [name, options] of [["light", {}], ["dark", { dark: true }], ["phone", { phone: true }], ["phone-dark", { phone: true, dark: true }]])
     await look(name, "/console", options);
+  found.latest = await page.evaluate(() => {
+    const said = [...document.querySelectorAll(".timeline text")].find((text) => text.textContent === "now");
+    const now = said.getBoundingClientRect(), seen = said.closest(".scroll").getBoundingClientRect();
+    return seen.left < now.left && now.right < seen.right && document.documentElement.clientWidth < 500;
+  });
   for (const path of ["tasks/db_cleanup", "tasks/vacuum_analyze", "approvals", "holds", "retention", "backups", "incidents", "plans", "models"])
     for (const dark of [false, true]) await look(path.replace("/", "-") + (dark ? "-dark" : ""), `/console/${path}`, { dark });
 

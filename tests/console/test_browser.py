@@ -124,6 +124,7 @@ def test_the_console_in_a_browser(
     assert found["violations"] == []
     assert found["said"] == []
     assert found["strangers"] == []
+    assert found["latest"], "on a phone the timeline begins with its oldest hours"
     sign_in = f"http://{firebase.host}/identitytoolkit.googleapis.com/v1/accounts:signInWithPassword?key=web-key"
     assert found["door"] == [sign_in]
     assert DEMO_OPERATOR in found["signed_in"]

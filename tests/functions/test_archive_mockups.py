@@ -142,7 +142,9 @@ def test_a_mockup_that_a_listing_shows_stays_and_the_plan_says_so(world: World, 
     planned = run_task("archive_mockups", planning=True)
     assert planned.plan is not None
     assert [i["count"] for i in planned.plan["items"]] == [1]
-    assert any("1 expired rows stay: rows of public.listing point at them" in note for note in planned.plan["notes"])
+    assert any(
+        "1 expired row kept for rows of public.listing that point there" in note for note in planned.plan["notes"]
+    )
     assert run_task("archive_mockups").counts["mockup.deleted"] == 1
     assert _ids(rows) == [listed]
     assert world.left() == ["a.png"]

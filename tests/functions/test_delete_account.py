@@ -180,7 +180,7 @@ def test_rows_of_others_that_hang_on_the_accounts_stop_it_before_anything_goes(
     before = worlds.snapshot(db, without="no such name")
     result = run_task("delete_account", world.call("DELETE", token=world.token("gone7f3a")), using=using)
     assert result.outcome is Outcome.REFUSED
-    assert "1 rows of monitored_service belong to other accounts" in str(result.error)
+    assert "1 row of other accounts in monitored_service" in str(result.error)
     assert worlds.snapshot(db, without="no such name") == before
 
 

@@ -329,7 +329,7 @@ def test_an_outage_counts_against_no_event_and_all_go_when_it_is_over(
     ids = write(300, key=lambda n: f"k{n % 3}" if n % 2 else None, at=NOW - LATER)
     down = relay(PUBSUB_EMULATOR_HOST="127.0.0.1:1")
     assert down.outcome is Outcome.RETRY
-    assert "300 events wait" in (down.error or "")
+    assert "300 events waiting" in (down.error or "")
     assert (down.counts["backlog"], down.counts["oldest_s"]) == (300, 3600)
     assert rows("select 1 from outbox_event where attempts > 0 or last_error is not null") == []
     assert relay().counts["outbox_event.published"] == 300

@@ -347,7 +347,7 @@ def test_without_a_partition_the_states_are_kept_and_the_loss_is_said(
     for _ in range(3):
         result = ping()
         assert result.outcome is Outcome.PARTIAL
-        assert "1 results have no partition of endpoints" in (result.error or "")
+        assert "1 result without a partition of endpoints" in (result.error or "")
     assert state(rows, service) == ("down", -3)
     (incident,) = rows("select started_at from incident")
     assert incident.started_at == NOW + timedelta(days=9) + 2 * HALF_MINUTE

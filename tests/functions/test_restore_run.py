@@ -100,7 +100,7 @@ def test_a_row_that_was_made_anew_with_other_values_stays_and_is_told(
         )
     done = restore(run_id)
     assert done.outcome is Outcome.PARTIAL
-    assert "1 rows stayed away: there is a row of that key with other values" in (done.error or "")
+    assert "1 row stayed away: there is a row of that key with other values" in (done.error or "")
     assert (done.counts["restored"], len(rows(SENT))) == (11, 12)
 
 

@@ -54,7 +54,7 @@ def test_the_first_of_the_month_asks_waits_and_writes_no_secret(
     assert result.outcome is Outcome.WAITING
     assert store.versions("internal-api-token") == []
     (asked,) = rows("select task, decision, reason from groundskeeper.approval")
-    assert tuple(asked) == ("rotate_secrets", None, "1 secrets are due to be rotated")
+    assert tuple(asked) == ("rotate_secrets", None, "1 secret due to be rotated")
     assert rows("select 1 from groundskeeper.secret_rotation") == []
 
 
@@ -183,7 +183,10 @@ def test_a_login_that_is_still_used_is_not_disabled(
     with database.transaction():
         result = app.run()
     database.close()
-    assert (result.outcome, "1 sessions still use login rot_a" in (result.error or "")) == (Outcome.PARTIAL, True)
+    assert (result.outcome, "login rot_a is still in use by 1 session:" in (result.error or "")) == (
+        Outcome.PARTIAL,
+        True,
+    )
     assert connects(database_login, settings) is not None
 
 

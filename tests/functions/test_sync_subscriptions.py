@@ -68,7 +68,7 @@ def test_a_plan_shows_the_differences_by_cause_and_writes_nothing(world: World) 
     assert [(i["unit"], i["what"], i["count"], i["why"]) for i in result.plan["items"]] == [
         ("downgrades", "canceled", 1, "a1")
     ]
-    assert "1 manual grants are not touched" in result.plan["notes"]
+    assert "1 manual grant not touched" in result.plan["notes"]
     assert world.tier("a1") == "pro"
 
 

@@ -189,7 +189,7 @@ def test_a_restore_that_differs_is_red_and_names_what(folder: Path, name: str, i
 
     _edit(folder, name, change)
     is_red(
-        "table public.lost is missing; table public.idea: 50 rows, expected 51; table public.odd: 1 rows, but their "
+        "table public.lost is missing; table public.idea: 50 rows, expected 51; table public.odd: 1 row, but their "
         "contents differ; sequence public.idea_id_seq is at 50, behind 1000"
     )
 

@@ -85,7 +85,7 @@ def test_without_a_broker_nothing_is_blamed_and_all_go_when_it_is_back(
     ids = write(50, key=lambda n: f"k{n % 5}", topic=topic)
     gone = kafka(KAFKA_SERVERS="127.0.0.1:1")
     assert gone.outcome is Outcome.RETRY
-    assert "50 events wait" in (gone.error or "")
+    assert "50 events waiting" in (gone.error or "")
     assert rows("select 1 from outbox_event where attempts > 0") == []
     assert kafka().counts["outbox_event.published"] == 50
     assert sorted(record.id for record in shared_broker.records(topic)) == sorted(ids)

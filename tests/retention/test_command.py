@@ -66,7 +66,7 @@ def test_a_run_by_a_rules_file_is_restored_and_proven_equal(
     assert len(rows("select 1 from visits")) == 20
     assert "restored rows" in keeper("hold", "list").stdout
     again = keeper("restore", document["run_id"], "--why", "a mistake")
-    assert "20 were there already; equal to the archive" in " ".join(again.stdout.split())
+    assert "20 there already; equal to the archive" in " ".join(again.stdout.split())
 
 
 def test_a_run_that_archived_nothing_cannot_be_restored(keeper: Keeper) -> None:

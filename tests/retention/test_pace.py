@@ -127,7 +127,7 @@ def test_while_somebody_waits_for_the_table_the_run_stands_still_and_gives_way(
         result = sweep({"table": "log"}, {"table": "fine"})
     thread.join()
     assert result.outcome is Outcome.STOPPED
-    assert "1 sessions wait for a lock" in (result.error or "")
+    assert "1 session waiting for a lock" in (result.error or "")
     assert result.counts == {"log.deleted": 0, "fine.deleted": 1}
     assert sweep({"table": "log"}).counts["log.deleted"] == 1
 

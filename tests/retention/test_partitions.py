@@ -46,7 +46,7 @@ def test_whole_days_are_dropped_and_the_day_of_the_cutoff_is_emptied_by_rows(
     planned = sweep(RULE, planning=True)
     assert planned.plan is not None
     assert [(i["what"], i["count"]) for i in planned.plan["items"]] == [("ping", 14)]
-    assert "3 partitions go whole" in planned.plan["items"][0]["why"]
+    assert "3 partitions to go whole" in planned.plan["items"][0]["why"]
     result = sweep(RULE)
     assert result.outcome is Outcome.OK, result.error
     assert result.counts == {"ping.deleted": 14, "ping.partitions": 3}
@@ -174,8 +174,8 @@ def test_an_accounts_hold_keeps_its_rows_and_with_them_the_partition(
     planned = sweep(RULE, planning=True)
     assert planned.plan is not None
     assert planned.plan["items"][0]["count"] == 7
-    assert "5 rows under a legal hold stay" in planned.plan["items"][0]["why"]
-    assert "1 partitions go whole, 2 by row, since rows of theirs are held" in planned.plan["items"][0]["why"]
+    assert "kept under a legal hold: 5 rows" in planned.plan["items"][0]["why"]
+    assert "1 partition to go whole, 2 by row, since rows of theirs are held" in planned.plan["items"][0]["why"]
     result = sweep(RULE)
     assert result.counts == {"ping.deleted": 7, "ping.partitions": 1, "ping.held": 5}, result.error
     assert _left(rows) == ["ping_14", "ping_15", "ping_16", "ping_17"]
