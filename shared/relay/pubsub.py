@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import grpc
-from google.pubsub_v1.types import PublishRequest, PubsubMessage
+from google.pubsub_v1.types import PublishRequest
 
 from shared.relay.event import ID_ATTRIBUTE, LONGEST, TYPE_ATTRIBUTE, Blame, Event, Failure, Parcel
 
@@ -57,9 +57,8 @@ _TOPIC_REFUSED = {
     _Code.FAILED_PRECONDITION: "the topic is not in a state to take messages",
 }
 
-# The plain protobuf classes: filling them costs a tenth of filling the client's own types.
+# The plain protobuf class: filling it costs a tenth of filling the client's own type.
 _Request: Any = type(PublishRequest.pb(PublishRequest()))
-_Message: Any = type(PubsubMessage.pb(PubsubMessage()))
 
 
 class PubSub:
@@ -112,15 +111,14 @@ class PubSub:
 
     def _request(self, topic: str, events: Sequence[Event]) -> Any:
         """The Publish request of `events`, which all have the same key: the service takes one a request."""
-        return _Request(topic=self._path + topic, messages=[_message(event) for event in events])
-
-
-def _message(event: Event) -> Any:
-    message = _Message(data=event.body, ordering_key=event.key or "")
-    message.attributes[ID_ATTRIBUTE] = event.id
-    if event.kind is not None:
-        message.attributes[TYPE_ATTRIBUTE] = event.kind
-    return message
+        request = _Request(topic=self._path + topic)
+        for event in events:
+            # made in its place: the request would copy a message it is given
+            message = request.messages.add(data=event.body, ordering_key=event.key or "")
+            message.attributes[ID_ATTRIBUTE] = event.id
+            if event.kind is not None:
+                message.attributes[TYPE_ATTRIBUTE] = event.kind
+        return request
 
 
 def failure_of(code: grpc.StatusCode) -> Failure | None:
