@@ -79,9 +79,8 @@ def put(db: Database) -> Put:
     return insert
 
 
-def rounded(ms: float) -> int:
-    """Microseconds to three significant digits, half up: an independent way to say it."""
-    us = round(ms * 1000)
+def rounded(us: int) -> int:
+    """To three significant digits, half up: an independent way to say it."""
     step = 10 ** max(0, len(str(us)) - 3)
     return (us + step // 2) // step * step
 
@@ -91,8 +90,8 @@ def recount(raw: Iterable[Any]) -> dict[str, Any] | None:
     found = list(raw)
     if not found:
         return None
-    times = sorted(rounded(r.response_time) for r in found if r.response_time is not None)
     micros = [round(r.response_time * 1000) for r in found if r.response_time is not None]
+    times = sorted(micros if len(micros) <= 1000 else map(rounded, micros))
     failed = [not r.is_active or r.error is not None or (r.status_code or 0) >= 500 for r in found]
 
     def percentile(p: int) -> float | None:
@@ -207,6 +206,24 @@ def test_a_day_is_no_average_of_hours(put: Put, roll: Callable[..., Result], row
     roll()
     (day,) = found(rows, "day").values()
     assert (day["average_ms"], day["p50_ms"], day["p99_ms"]) == (19.9, 10.0, 10.0)
+
+
+@pytest.mark.parametrize("hours", [(700, 300), (700, 301), (1000, 1, 1), (1001, 1), (1500, 1001, 9)])
+def test_times_are_exact_up_to_a_thousand_in_a_bucket_and_to_three_digits_beyond(
+    hours: tuple[int, ...], db: Database, roll: Callable[..., Result], rows: Rows
+) -> None:
+    with db.transaction() as connection:
+        connection.execute(
+            text("""
+            insert into endpoints (last_tested, id, account_id, service_id, url, status_code, response_time, is_active)
+            select cast(:midnight as timestamptz) - make_interval(hours => cast(h as int), secs => n),
+                   gen_random_uuid(), 'a1', 1, 'https://one.example/', 200, exp(mod(n * 7919 * h, 10007) / 700.0), true
+              from unnest(cast(:hours as int[])) with ordinality each (many, h), generate_series(1, many) n"""),
+            {"midnight": MIDNIGHT, "hours": list(hours)},
+        )
+    roll()
+    assert found(rows, "hour") == expected(rows, "hour", NOW)
+    assert found(rows, "day") == expected(rows, "day", MIDNIGHT)
 
 
 def test_no_data_is_no_bucket_and_no_time_is_no_percentile(put: Put, roll: Callable[..., Result], rows: Rows) -> None:
