@@ -151,7 +151,7 @@ def query_plans(connection: Connection) -> Listed:
     )  # fmt: skip
     rows = [
         (
-            Markup("<code>{}</code>").format((r.sql or "not ours to see")[:300]),
+            Markup("<code>{}</code>").format((r.sql or "its text is not kept")[:300]),
             f"{r.calls:,}",
             words.span(r.total_ms / 1000),
             "changed" if r.before and r.before != r.plan_hash else r.reason or "",

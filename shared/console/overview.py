@@ -12,7 +12,7 @@ from shared.console import charts, ledger, words
 from shared.console.ledger import Run
 from shared.manifest import Task
 from shared.schedule import task_next
-from shared.schema import watch_incident
+from shared.schema import environment, watch_incident
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ def overview(connection: Connection, tasks: Mapping[str, Task], *, now: datetime
     limits = {n: timedelta(seconds=t.must_succeed_within_s) for n, t in tasks.items() if t.must_succeed_within_s}
     good = ledger.last_good(connection, limits, now)
     stops = {p.task: p.reason for p in pauses.in_force(connection, now)}
+    began = connection.execute(select(environment.c.stamped_at)).scalar_one()  # before that nothing could be late
     lines = [
         _line(
             task,
@@ -68,6 +69,7 @@ def overview(connection: Connection, tasks: Mapping[str, Task], *, now: datetime
             limits.get(name),
             stops.get(name),
             now,
+            began,
         )
         for name, task in tasks.items()
         if name != me
@@ -95,13 +97,14 @@ def _line(
     limit: timedelta | None,
     paused: str | None,
     now: datetime,
+    began: datetime,
 ) -> Line:
     last = runs[0] if runs else None
     telling = next((r for r in runs if r.outcome not in (None, "skipped", "busy", "stopped")), None)
     state = "never" if last is None else "running" if last.outcome is None else last.outcome
     if telling is not None and telling.bad:
         state = telling.outcome or state
-    elif limit is not None and runs and (good is None or now - good > limit):
+    elif limit is not None and runs and now - (good or began) > limit:
         state = "late"
     if paused is not None:
         state = "paused"

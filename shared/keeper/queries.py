@@ -72,7 +72,9 @@ def _say(look: Any, rows: Any) -> None:
     if kinds := [(reason.partition(":")[0], count) for reason, count in reasons if is_utility(reason)]:
         said = ", ".join(f"{kind} {count}" for kind, count in kinds)
         show.console.print(
-            f"beside them {counted(sum(n for _, n in kinds), 'utility statement')}: {said}", highlight=False
+            f"beside them {counted(sum(n for _, n in kinds), 'utility statement')}: {said}",
+            highlight=False,
+            soft_wrap=True,
         )
     for finding in look["findings"]:
         show.console.print(

@@ -230,7 +230,7 @@ def say(result: Result, *, as_json: bool) -> None:
             empty="The plan is empty: there is nothing to do.",
         )
         if idle := [i["what"] for i in result.plan["items"] if not i["count"]]:
-            show.console.print(f"  nothing to do for {', '.join(idle)}", highlight=False)
+            show.console.print(f"  nothing to do for {', '.join(idle)}", highlight=False, soft_wrap=True)
         for note in result.plan["notes"]:
             show.console.print(f"  {note}", soft_wrap=True)
         show.console.print(f"  plan {result.plan_hash}", soft_wrap=True)

@@ -119,6 +119,16 @@ def put(db: Database, task: str, outcome: str, *, error: str | None = None) -> u
     return run_id
 
 
+def test_a_task_is_late_once_its_limit_is_over_since_the_environment_began(browser: Browser, db: Database) -> None:
+    put(db, "watchdog", "stopped")
+    assert "All is well" in browser.see("/console")
+    with db.transaction() as connection:
+        connection.execute(
+            text("update groundskeeper.environment set stamped_at = :at"), {"at": NOW - timedelta(minutes=25)}
+        )
+    assert "watchdog</a> has not ended well lately, the limit is 20 min" in browser.see("/console")
+
+
 PAGES = ["", "/tasks/db_cleanup", "/approvals", "/holds", "/retention", "/backups", "/incidents", "/plans", "/models"]
 
 
