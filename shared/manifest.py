@@ -43,6 +43,9 @@ class Cron:
     expression: str
     kind: str = field(default="cron", init=False)
 
+    def __str__(self) -> str:
+        return f"cron {self.expression}"
+
 
 @dataclass(frozen=True)
 class Every:
@@ -51,6 +54,9 @@ class Every:
     seconds: int
     kind: str = field(default="every", init=False)
 
+    def __str__(self) -> str:
+        return f"every {self.seconds} s"
+
 
 @dataclass(frozen=True)
 class Topic:
@@ -58,6 +64,9 @@ class Topic:
 
     name: str
     kind: str = field(default="topic", init=False)
+
+    def __str__(self) -> str:
+        return f"topic {self.name}"
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,9 @@ class Http:
     auth: str
     reason: str | None = None
     kind: str = field(default="http", init=False)
+
+    def __str__(self) -> str:
+        return f"{'/'.join(self.methods)} {self.path}"
 
 
 Trigger = Cron | Every | Topic | Http

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from sqlalchemy import Connection, func, select
 
 from shared import holds, pauses, plans
-from shared.console import charts, ledger, words
+from shared.console import charts, ledger
 from shared.console.ledger import Run
 from shared.manifest import Task
 from shared.schedule import task_next
@@ -110,7 +110,7 @@ def _line(
         state = "paused"
     return Line(
         task,
-        ", ".join(words.trigger(t) for t in task.triggers) or "by hand",
+        ", ".join(map(str, task.triggers)) or "by hand",
         task_next(task, now),
         last,
         good,

@@ -69,7 +69,6 @@ def _templates() -> Environment:
         shorter=words.shorter,
         span=words.span,
         number=words.number,
-        trigger=words.trigger,
         counted=counted,
     )
     return made

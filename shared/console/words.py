@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from markupsafe import Markup
 
 from shared.clock import rfc3339
-from shared.manifest import Cron, Every, Http, Topic, Trigger
 
 
 def moment(value: datetime | None, form: str = "%d %b %H:%M") -> Markup:
@@ -41,16 +40,3 @@ def span(value: timedelta | float | None) -> str:
 def number(value: int | None) -> str:
     """A whole number with thin groups."""
     return "–" if value is None else f"{value:,}"
-
-
-def trigger(one: Trigger) -> str:
-    """What starts a task."""
-    match one:
-        case Cron(expression):
-            return f"cron {expression}"
-        case Every(seconds):
-            return f"every {seconds} s"
-        case Topic(name):
-            return f"topic {name}"
-        case Http(path, methods):
-            return f"{'/'.join(methods)} {path}"

@@ -7,7 +7,6 @@ import click
 
 from shared.errors import ConfigurationError
 from shared.keeper import show, task_pages
-from shared.keeper.tasks import trigger_words
 from shared.manifest import ROOT, Task, load_all
 
 _README = ROOT / "README.md"
@@ -18,7 +17,7 @@ def readme_table(tasks: dict[str, Task]) -> str:
     """The README's table of tasks."""
     lines = ["| task | what it does | started by | runs as |", "|---|---|---|---|"]
     for task in tasks.values():
-        started = ", ".join(f"`{trigger_words(t)}`" for t in task.triggers) or "by hand"
+        started = ", ".join(f"`{t}`" for t in task.triggers) or "by hand"
         lines.append(f"| [{task.name}](docs/tasks/{task.name}.md) | {task.summary} | {started} | {task.run.kind} |")
     return "\n".join(lines)
 

@@ -5,7 +5,6 @@ import ast
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from shared.keeper.tasks import trigger_words
 from shared.manifest import ROOT, Task
 from shared.wording import counted
 
@@ -31,7 +30,7 @@ def overview(tasks: Mapping[str, Task]) -> str:
         topics = (*(f"from {name}" for name in task.subscribes), *(f"to {name}" for name in task.publishes))
         cells = (
             f"[{task.name}]({task.name}.md)",
-            _listed(f"`{trigger_words(trigger)}`" for trigger in task.triggers) or "by hand",
+            _listed(f"`{trigger}`" for trigger in task.triggers) or "by hand",
             f"`{task.slug}`",
             _listed(task.roles),
             _listed((*task.secrets, *task.kms)),
@@ -73,7 +72,7 @@ def _head(task: Task) -> Iterator[str]:
 def _when(task: Task) -> Iterator[str]:
     yield "## When and where"
     yield ""
-    started = "; ".join(f"`{trigger_words(t)}`" for t in task.triggers) or "by hand only"
+    started = "; ".join(f"`{t}`" for t in task.triggers) or "by hand only"
     yield f"- Started by {started}; always also by `keeper run {task.name}`."
     run = task.run
     parts = f", {run.tasks} parts, {run.parallelism} at a time" if run.tasks > 1 else ""

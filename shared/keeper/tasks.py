@@ -17,7 +17,7 @@ from shared.call import by_hand
 from shared.errors import OUTCOMES, ConfigurationError, Outcome, Refused
 from shared.keeper import options, show
 from shared.keeper.session import Session, find, functions_folder, session
-from shared.manifest import Cron, Every, Http, Task, Topic, load_all
+from shared.manifest import Task, load_all
 from shared.result import Result
 from shared.schema import task_run
 from shared.strict_yaml import parse
@@ -27,20 +27,6 @@ from shared.task import load
 def complete_task(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """The tasks whose names begin so, for shell completion."""
     return [name for name in load_all(functions_folder()) if name.startswith(incomplete)]
-
-
-def trigger_words(trigger: object) -> str:
-    """What starts a task, as people say it."""
-    match trigger:
-        case Cron(expression):
-            return f"cron {expression}"
-        case Every(seconds):
-            return f"every {seconds} s"
-        case Topic(name):
-            return f"topic {name}"
-        case Http(path, methods):
-            return f"{'/'.join(methods)} {path}"
-    raise TypeError(f"unknown trigger {trigger!r}")
 
 
 def _last_runs(at: Session) -> dict[str, Any]:
@@ -67,7 +53,7 @@ def list_tasks(as_json: bool) -> None:
                 {
                     "task": t.name,
                     "summary": t.summary,
-                    "triggers": [trigger_words(x) for x in t.triggers],
+                    "triggers": [str(x) for x in t.triggers],
                     "next": soon,
                     "last": run and {"run_id": run.run_id, "outcome": run.outcome, "started_at": run.started_at},
                 }
@@ -82,7 +68,7 @@ def list_tasks(as_json: bool) -> None:
             (
                 t.name,
                 t.summary,
-                "; ".join(map(trigger_words, t.triggers)),
+                "; ".join(map(str, t.triggers)),
                 soon,
                 run and run.started_at,
                 run and show.outcome(run.outcome),

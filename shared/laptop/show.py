@@ -11,7 +11,7 @@ from rich.table import Table
 from shared.errors import Outcome
 from shared.laptop.processes import Part
 from shared.laptop.scheduler import Attempt
-from shared.manifest import Cron, Every, Http, Task, Topic, Trigger
+from shared.manifest import Task
 from shared.schedule import task_next
 
 # Into a pipe rich would write 80 columns, which breaks addresses and counts apart.
@@ -36,22 +36,10 @@ def schedule(tasks: Mapping[str, Task], now: datetime, where: Mapping[str, str])
     never = datetime.max.replace(tzinfo=UTC)
     for task in sorted(tasks.values(), key=lambda t: (task_next(t, now) or never, t.name)):
         following = task_next(task, now)
-        started_by = ", ".join(_words(trigger) for trigger in task.triggers) or "hand only"
+        started_by = ", ".join(map(str, task.triggers)) or "by hand"
         soon = following.strftime("%a %H:%M") if following else ""
         table.add_row(task.name, escape(started_by), soon, where[task.name])
     console.print(table)
-
-
-def _words(trigger: Trigger) -> str:
-    match trigger:
-        case Cron(expression):
-            return expression
-        case Every(seconds):
-            return f"every {seconds} s"
-        case Topic(name):
-            return f"topic {name}"
-        case Http(path, methods):
-            return f"{'|'.join(methods)} {path}"
 
 
 def attempt(ended: Attempt) -> None:
