@@ -151,10 +151,10 @@ def query_plans(connection: Connection) -> Listed:
     )  # fmt: skip
     rows = [
         (
-            Markup("<code>{}</code>").format((r.sql or "its text is not kept")[:300]),
+            Markup("<code>{}</code>").format(r.sql[:300]) if r.sql else r.reason,  # what has no plan keeps no text
             f"{r.calls:,}",
             words.span(r.total_ms / 1000),
-            "changed" if r.before and r.before != r.plan_hash else r.reason or "",
+            "changed" if r.before and r.before != r.plan_hash else (r.reason or "") if r.sql else "none",
             "; ".join(f"{one['subject']}: {one['why']}" for one in r.findings),
         )
         for r in found
