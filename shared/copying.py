@@ -1,14 +1,15 @@
 """Rows into a table by COPY, the fastest way PostgreSQL has."""
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import pg8000.dbapi
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-# A message a chunk: small ones cost a system call each, large ones memory.
-_CHUNK_CHARACTERS = 1 << 18
+# Lines a message: few cost a system call each time, many memory.
+_CHUNK = 512
 
 # https://www.postgresql.org/docs/current/sql-copy.html, text format
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
@@ -37,13 +38,6 @@ def copy(connection: Connection, table: str, columns: str, lines: Iterable[str])
 
 
 def _chunks(lines: Iterable[str]) -> Iterator[bytes]:
-    held: list[str] = []
-    size = 0
-    for text in lines:
-        held.append(text)
-        size += len(text)
-        if size >= _CHUNK_CHARACTERS:
-            yield "".join(held).encode()
-            held, size = [], 0
-    if held:
-        yield "".join(held).encode()
+    given = iter(lines)
+    while chunk := "".join(islice(given, _CHUNK)):
+        yield chunk.encode()

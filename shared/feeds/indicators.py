@@ -72,10 +72,13 @@ class Reader:
 
         Raises Unfit, also for a kind it does not know.
         """
-        plain = _PLAIN.fullmatch(text)
-        if plain and kind in (None, plain.lastgroup) and len(text) <= _LONGEST:
+        if plain := _PLAIN.fullmatch(text):
             looks = plain.lastgroup or ""
-            if looks != "ipv4" or int(text.partition(".")[0]) not in _SPECIAL:
+            if (
+                (kind is None or kind == looks)
+                and len(text) <= _LONGEST
+                and (looks != "ipv4" or int(text.partition(".")[0]) not in _SPECIAL)
+            ):
                 return _indicator((looks, text))
         text = _whole(text if text.isascii() else text.encode("utf-8", "replace").decode())
         if not text:

@@ -138,7 +138,8 @@ class Judge:
         keep the surest and latest alone.
         """
         stamp, source = now.isoformat(), _json(self.feed)
-        read, covers, current = self.reader.read, self.allowed.covers, self.current
+        read, covers, current, usual = self.reader.read, self.allowed.covers, self.current, self.confidence
+        days = {kind: many or _NULL for kind, many in self.days.items()}
         lately: dict[tuple[str | None, str], tuple[int, str]] = {}
         remembering, repeats = True, 0
         for entry in entries:
@@ -148,7 +149,7 @@ class Judge:
             number, given, kind, confidence, severity, description, reference, first_seen, last_seen = entry
             first = _moment(first_seen, now) if first_seen else None
             last = stamp if current else (_moment(last_seen, now) if last_seen else None) or first or stamp
-            sure = self.confidence if confidence is None else confidence
+            sure = usual if confidence is None else confidence
             if remembering and lately.get((kind, given), _NEVER) >= (sure, last):
                 tally.accepted += 1
                 repeats += 1
@@ -170,9 +171,11 @@ class Judge:
                     repeats = 0
             name, value = indicator  # of signs that need no escape
             yield (
-                f"{name}:{value}\t{name}\t{value}\t{sure}\t{_field(severity)}\t{_field(description)}"
-                f'\t[{{"source":{source},"reference":{_json(reference)},"seen_at":"{last}","confidence":{sure}}}]'
-                f"\t{min(first or last, last)}\t{last}\t{self.days.get(name) or _NULL}\n"
+                f"{name}:{value}\t{name}\t{value}\t{sure}\t{_field(severity) if severity else _NULL}"
+                f"\t{_field(description) if description else _NULL}"
+                f'\t[{{"source":{source},"reference":{_json(reference) if reference else "null"}'
+                f',"seen_at":"{last}","confidence":{sure}}}]'
+                f"\t{first if first and first < last else last}\t{last}\t{days.get(name, _NULL)}\n"
             )
 
 
