@@ -112,8 +112,8 @@ def _rows(lines: Iterator[str], first: str | None, places: dict[str, int], width
         row.append("")
         text, kind, confidence, severity, description, reference, first_seen, last_seen = pick(row)
         yield _record((
-            number, text, _KINDS.get(kind, kind) if kind else None, _score(confidence), severity, description, reference,
-            first_seen, last_seen,
+            number, text, _KINDS.get(kind, kind) if kind else None, _score(confidence), severity, description,
+            reference, first_seen, last_seen,
         ))  # fmt: skip
 
 
