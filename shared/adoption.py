@@ -1,4 +1,4 @@
-"""Run on a platform's own tables: `adopt.yaml` maps the names tasks use to the names a database has.
+"""Run on a platform's own tables: `functions/adopt.yaml` maps the names tasks use to the names a database has.
 
     tables:
       audit_log:
@@ -6,7 +6,8 @@
         columns:
           created_at: {name: happened, assume_tz: Europe/Berlin}
 
-What is not mapped keeps its name.
+What is not mapped keeps its name. Tasks that keep rules (`Task.adopts`) follow it; the SQL of the others is written
+out, and a view of the name they use serves them.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.strict_yaml import Fields, ManifestError, parse
+
+FILE = "adopt.yaml"
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,12 @@ class Adoption:
         """What the column is called there."""
         adopted = self.tables[table].columns if table in self.tables else {}
         return adopted[name].name if name in adopted else name
+
+
+def beside(functions: Path) -> Adoption:
+    """The mapping beside the tasks in `functions`; without one every name is its own. Raises ManifestError."""
+    file = functions / FILE
+    return read_adoption(file) if file.exists() else Adoption({})
 
 
 def read_adoption(file: Path) -> Adoption:

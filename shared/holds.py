@@ -1,6 +1,7 @@
 """Legal holds: what no deleter may touch. Every deleter asks here; a plan names the holds it honoured."""
 
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,6 +9,7 @@ from sqlalchemy import Connection, insert, or_, select, text, update
 
 from shared import audit
 from shared.errors import Refused
+from shared.manifest import Task
 from shared.schema import legal_hold
 
 
@@ -30,6 +32,15 @@ class Hold:
     def covers_table(self, table: str) -> bool:
         """Whether rows of `table` may be held: all of them, or those of one account."""
         return self.table in (None, table)
+
+
+def unlike_tables(tasks: Iterable[Task]) -> set[str]:
+    """What of `tasks` a hold may name besides tables, in a table's place: policies of objects, and the log files."""
+    found: set[str] = set()
+    for task in tasks:
+        found |= {policy["name"] for policy in task.params.get("policies", ())}
+        found |= {"logs"} & {bucket.bucket for bucket in task.buckets}
+    return found
 
 
 # The key of an advisory lock that deleters' transactions share and a hold being placed takes alone.

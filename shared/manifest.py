@@ -158,6 +158,11 @@ class Task:
         return any(t.kind in ("cron", "every") for t in self.triggers)
 
     @property
+    def adopts(self) -> bool:
+        """Whether it follows adopt.yaml's names: its SQL is made of rules, not written out."""
+        return "retention" in self.uses
+
+    @property
     def for_operators(self) -> bool:
         """Whether only operators call it: a pause stops the work, not the hands that would end the pause."""
         return bool(self.triggers) and all(isinstance(t, Http) and t.auth == "operator" for t in self.triggers)

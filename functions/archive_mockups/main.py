@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from shared.retention.pace import Limits
 from shared.retention.purge import purge
-from shared.retention.rules import Policy, Rule
+from shared.retention.rules import Rule
+from shared.retention.sources import policy_of
 from shared.retention.survey import look
 from shared.task import Context, entrypoint
 
@@ -21,7 +22,7 @@ class Params:
 
 
 def run(ctx: Context, params: Params) -> dict[str, int]:
-    survey = look(ctx, Policy(params.rules), count_within_s=params.count_within_s)
+    survey = look(ctx, policy_of(ctx, params.rules), count_within_s=params.count_within_s)
     ctx.authorize(survey.plan)
     return purge(ctx, survey, params.pace)
 

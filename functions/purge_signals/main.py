@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from shared.plans import Plan
 from shared.retention.pace import Limits
 from shared.retention.purge import purge
-from shared.retention.rules import Policy, Rule
+from shared.retention.rules import Rule
+from shared.retention.sources import policy_of
 from shared.retention.survey import look
 from shared.storage import logs
 from shared.storage.logs import LogRule
@@ -25,7 +26,7 @@ class Params:
 
 
 def run(ctx: Context, params: Params) -> dict[str, int]:
-    survey = look(ctx, Policy(params.rules), count_within_s=params.count_within_s)
+    survey = look(ctx, policy_of(ctx, params.rules), count_within_s=params.count_within_s)
     place = logs.place_of(ctx, params.logs.place)
     line = logs.item(ctx, place, params.logs)
     predicates = {**survey.plan.predicates, "logs": f"{place.location}: {line.why}"}

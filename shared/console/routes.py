@@ -190,15 +190,9 @@ def _holds(console: Console, _request: Request) -> Answer:
 
 
 def _deleted_from(console: Console) -> list[str]:
-    return sorted(
-        {
-            table
-            for task in console.tasks.values()
-            if task.destructive
-            for access in ("write", "own")
-            for table in task.tables.get(access, ())
-        }
-    )
+    deleters = [task for task in console.tasks.values() if task.destructive]
+    tables = {table for task in deleters for access in ("write", "own") for table in task.tables.get(access, ())}
+    return sorted(tables | holds.unlike_tables(deleters))
 
 
 def _listed(make: Callable[[Console, Connection], lists.Listed], here: str) -> Callable[..., Answer]:

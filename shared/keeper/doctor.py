@@ -3,7 +3,6 @@
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -12,28 +11,14 @@ from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import DBAPIError
 
 from shared import pauses, plans
-from shared.adoption import Adoption, read_adoption
+from shared.adoption import beside, read_adoption
 from shared.database import ending_of
 from shared.errors import ConfigurationError
 from shared.guard import check_stamp, check_version
-from shared.keeper import options, show
+from shared.keeper import adopt, options, show
+from shared.keeper.finding import Finding
 from shared.keeper.session import Session, session
-from shared.manifest import Task
 from shared.schema import watch_incident
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at: `ok`, `note` or `wrong`, what was seen, and what to do."""
-
-    subject: str
-    state: str
-    seen: str
-    remedy: str = ""
-
-
-# Looked for in the folder one stands in.
-_MAPPING = Path("adopt.yaml")
 
 
 @click.command()
@@ -42,8 +27,8 @@ _MAPPING = Path("adopt.yaml")
     "adopt_file",
     type=click.Path(path_type=Path),
     is_flag=False,
-    flag_value=_MAPPING,
-    help="Check which tasks can run on this database's own tables (mapping: adopt.yaml).",
+    flag_value=Path(),
+    help="Check which tasks can run on this database's own tables (mapping: FILE, or functions/adopt.yaml).",
 )
 @options.JSON
 def doctor(adopt_file: Path | None, as_json: bool) -> None:
@@ -51,7 +36,8 @@ def doctor(adopt_file: Path | None, as_json: bool) -> None:
     with session() as at:
         findings = [*_tools(), *_database(at)]
         if adopt_file is not None and all(f.state == "ok" for f in findings if f.subject == "database"):
-            findings += _adoption(at, _mapping(adopt_file))
+            adoption = beside(at.functions) if adopt_file == Path() else read_adoption(adopt_file)
+            findings += adopt.findings(at, adoption)
     if as_json:
         show.document(findings=[f.__dict__ for f in findings])
     else:
@@ -133,56 +119,3 @@ def _work(connection: Connection, now: datetime) -> Iterator[Finding]:
     )
     for incident in found:
         yield Finding(incident.runbook, "wrong", incident.summary, f"see docs/tasks/{incident.runbook}.md")
-
-
-def _mapping(file: Path) -> Adoption:
-    """What `file` maps; without the one that is looked for where none is given, every name is its own."""
-    if file.exists():
-        return read_adoption(file)
-    if file != _MAPPING:
-        raise ConfigurationError(f"--adopt {str(file)!r}: there is no such file")
-    return Adoption({})
-
-
-def _adoption(at: Session, adoption: Adoption) -> Iterator[Finding]:
-    with at.database.transaction(read_only=True) as connection:
-        for task in at.tasks().values():
-            yield from _task_fit(connection, task, adoption)
-
-
-def _task_fit(connection: Connection, task: Task, adoption: Adoption) -> Iterator[Finding]:
-    wrong = False
-    for access, tables in task.tables.items():
-        for table, columns in tables.items():
-            if table.startswith("groundskeeper."):  # ours, and `keeper migrate` brings it
-                continue
-            theirs = adoption.table(table)
-            for problem in _table_fit(connection, theirs, [adoption.column(table, c) for c in columns], access):
-                wrong = True
-                yield Finding(task.name, "wrong", problem, f"map {table} in adopt.yaml, or grant and index it")
-    if not wrong:
-        yield Finding(task.name, "ok", "can run: its tables, columns and rights are there")
-
-
-def _table_fit(connection: Connection, table: str, columns: list[str], access: str) -> Iterator[str]:
-    relation = connection.execute(text("select to_regclass(:table)"), {"table": table}).scalar()
-    if relation is None:
-        yield f"table {table} does not exist"
-        return
-    there = set(
-        connection.execute(
-            text("""
-        select attname from pg_attribute
-         where attrelid = to_regclass(:table) and attnum > 0 and not attisdropped"""),
-            {"table": table},
-        ).scalars()
-    )
-    for column in columns:
-        if column not in there:
-            yield f"{table} has no column {column}"
-    for privilege in ("SELECT",) if access == "read" else ("SELECT", "DELETE") if access == "write" else ():
-        if not connection.execute(
-            text("select has_table_privilege(to_regclass(:table), :privilege)"),
-            {"table": table, "privilege": privilege},
-        ).scalar_one():
-            yield f"no right to {privilege} on {table}"

@@ -6,12 +6,13 @@ import uuid
 from datetime import UTC, date, datetime, time, timedelta
 
 import click
+from sqlalchemy import text
 
 from shared import holds, pauses, plans
 from shared.clock import parse_rfc3339
 from shared.errors import OUTCOMES, Refused
 from shared.keeper import options, show
-from shared.keeper.session import find, session
+from shared.keeper.session import Session, find, session
 from shared.keeper.tasks import complete_task, run_by_hand
 
 
@@ -198,7 +199,7 @@ def hold() -> None:
 
 
 @hold.command("add")
-@click.option("--table", help="Hold the rows of this table.")
+@click.option("--table", help="Hold the rows of this table, the objects of this policy, or the `logs`.")
 @click.option("--account", help="Hold the rows of this account.")
 @click.option("--all", "everything", is_flag=True, help="Hold everything.")
 @click.option("--reason", required=True, help="The case or duty it is for.")
@@ -218,11 +219,9 @@ def add_hold(
     with session(actor) as at:
         now = at.clock.now()
         ends = _until(until, now)
-        known = {name for task in at.tasks().values() for tables in task.tables.values() for name in tables}
-        if table is not None and table not in known:
-            # A hold on a name nobody deletes from would hold nothing, and its operator would not know.
-            near = difflib.get_close_matches(table, known, n=3) or sorted(known)
-            raise Refused(f"no task touches a table {table!r}: did you mean {', '.join(near)}?")
+        others = holds.unlike_tables(at.tasks().values())
+        if table is not None and table not in others:
+            _there(at, table, others)
         # Batches under way are waited for, so the lock may take a while to come.
         with at.database.transaction(lock_timeout_ms=60_000, statement_timeout_ms=70_000) as connection:
             hold_id = holds.add(
@@ -235,6 +234,27 @@ def add_hold(
                 expires_at=ends,
             )
     show.console.print(f"hold {hold_id} placed{_ends(ends)}", soft_wrap=True, highlight=False)
+
+
+def _there(at: Session, table: str, others: set[str]) -> None:
+    """Raise Refused unless the database has `table`: a hold on any other name would hold nothing, and its operator
+    would not know."""
+    with at.database.transaction(read_only=True) as connection:
+        tables = set(connection.execute(_TABLES).scalars())
+    if table not in tables:
+        near = difflib.get_close_matches(table, tables | others, n=3)
+        meant = (
+            f"did you mean {', '.join(near)}?" if near else "name it as the database does, `table` or `schema.table`"
+        )
+        raise Refused(f"there is no table {table!r} here: {meant}")
+
+
+_TABLES = text("""
+    select n.nspname || '.' || c.relname
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where c.relkind in ('r', 'p') and n.nspname not in ('pg_catalog', 'information_schema')
+     union all
+    select relname from pg_class where relkind in ('r', 'p') and pg_table_is_visible(oid)""")
 
 
 @hold.command("list")

@@ -1,10 +1,12 @@
 """`keeper migrate` and `keeper up`: the schema of a database, and the whole plane on a laptop."""
 
 import sys
+from pathlib import Path
 
 import click
 from sqlalchemy import text
 
+from shared.adoption import beside, read_adoption
 from shared.keeper import show
 from shared.keeper.session import session
 from shared.wording import counted
@@ -13,15 +15,22 @@ from shared.wording import counted
 @click.command()
 @click.option("--grants", is_flag=True, help="Also create each task's role and grant it exactly its tables.")
 @click.option("--platform", is_flag=True, help="Also create the demo's reference tables: never on a real platform.")
+@click.option(
+    "--adopt",
+    "adopt_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What this database calls its tables (default: functions/adopt.yaml, if there).",
+)
 @click.option("--show", "show_only", is_flag=True, help="Print the grants as SQL and change nothing.")
-def migrate(grants: bool, platform: bool, show_only: bool) -> None:
+def migrate(grants: bool, platform: bool, adopt_file: Path | None, show_only: bool) -> None:
     """Bring the schema groundskeeper to this version and stamp the database's environment."""
     from shared.migrations import grants as granting
     from shared.migrations import run as migrations
 
     with session() as at:
         engine = at.database.engine
-        statements = granting.grants(at.tasks(), role_of=granting.role_naming(at.settings))
+        adoption = read_adoption(adopt_file) if adopt_file else beside(at.functions)
+        statements = granting.grants(at.tasks(), role_of=granting.role_naming(at.settings), adoption=adoption)
         if show_only:
             for statement in statements:
                 click.echo(statement.rstrip(";") + ";")

@@ -50,23 +50,26 @@ def role_naming(settings: Settings) -> RoleOf:
 def grants(tasks: Mapping[str, Task], *, role_of: RoleOf, adoption: Adoption | None = None) -> list[str]:
     """The statements, in order, without a final semicolon; run all of them in one transaction.
 
-    `adoption` says what a platform calls its tables. A role whose name holds an @ is an IAM user: only Cloud SQL
-    can make it, so where it is missing the statement fails and says so.
+    `adoption` says what a platform calls its tables, for the tasks that follow it. A role whose name holds an @ is an
+    IAM user: only Cloud SQL can make it, so where it is missing the statement fails and says so.
     """
-    called = adoption or Adoption({})
+
+    def called(task: Task, table: str) -> str:
+        return adoption.table(table) if adoption is not None and task.adopts else table
+
     statements = []
-    for table in sorted({called.table(t) for task in tasks.values() for t in task.tables.get("own", ())}):
+    for table in sorted({called(task, t) for task in tasks.values() for t in task.tables.get("own", ())}):
         statements.append(_owner(table))
     for task in sorted(tasks.values(), key=lambda t: t.name):
         role = role_of(task)
         statements += [_role(role), _revoke(role), f"grant usage on schema {SCHEMA} to {_quoted(role)}"]
         statements += [f"grant {rights} on {SCHEMA}.{table} to {_quoted(role)}" for table, rights in _core_rights(task)]
         for table in task.tables.get("read", ()):
-            statements.append(_table(called.table(table), role, "select", sequences=False))
+            statements.append(_table(called(task, table), role, "select", sequences=False))
         for table in task.tables.get("write", ()):
-            statements.append(_table(called.table(table), role, "select, insert, update, delete", sequences=True))
+            statements.append(_table(called(task, table), role, "select, insert, update, delete", sequences=True))
         for table in task.tables.get("own", ()):
-            statements.append(_member(called.table(table), role))
+            statements.append(_member(called(task, table), role))
         statements += [_predefined(name, role) for name in task.database_roles]
     return statements
 

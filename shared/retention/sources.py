@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from shared.adoption import Adoption, read_adoption
+from shared.adoption import Adoption, beside, read_adoption
 from shared.context import Context
 from shared.errors import Refused
 from shared.objects import Missing
@@ -22,9 +22,15 @@ from shared.strict_yaml import ManifestError, parse
 
 
 def policy_of(
-    ctx: Context, rules: tuple[Rule, ...], duplicates: tuple[Duplicates, ...], *, rules_file: str, adopt_file: str
+    ctx: Context,
+    rules: tuple[Rule, ...],
+    duplicates: tuple[Duplicates, ...] = (),
+    *,
+    rules_file: str = "",
+    adopt_file: str = "",
 ) -> Policy:
-    """The policy: `rules` and `duplicates`, or those of `rules_file`; by the names that `adopt_file` gives them.
+    """The policy: `rules` and `duplicates`, or those of `rules_file`; by the names that `adopt_file` gives them, or
+    else the adopt.yaml beside the tasks.
 
     Raises Refused, or ManifestError naming the key that is wrong.
     """
@@ -36,7 +42,7 @@ def policy_of(
             policy = Policy(rules, duplicates)
         except ValueError as error:
             raise ManifestError(f"rules: {error}") from error
-    return adopted(policy, _adoption(ctx, adopt_file)) if adopt_file else policy
+    return adopted(policy, _adoption(ctx, adopt_file) if adopt_file else beside(ctx.task.folder.parent))
 
 
 def adopted(policy: Policy, adoption: Adoption) -> Policy:
@@ -64,6 +70,7 @@ def _rule(rule: Rule, adoption: Adoption) -> Rule:
         timestamp=adoption.column(rule.table, rule.timestamp),
         where=_renamed(rule.where, rule.table, adoption),
         account=_renamed(rule.account, rule.table, adoption),
+        objects=rule.objects and replace(rule.objects, column=adoption.column(rule.table, rule.objects.column)),
     )
     if stamp is None:
         return changed

@@ -37,6 +37,9 @@ locals {
     for name, t in local.tasks : "functions/${name}/task.yaml" => file("${var.functions_dir}/${name}/task.yaml")
   }
 
+  # what a platform calls its tables, where somebody wrote it down
+  _adoption = { for name in fileset(var.functions_dir, "adopt.yaml") : "functions/${name}" => file("${var.functions_dir}/${name}") }
+
   sources = {
     for name, t in local.tasks : name => merge(concat(
       [{
@@ -45,6 +48,7 @@ locals {
       }],
       [local._core],
       [for room in t.uses : local._room_texts[room]],
+      [contains(t.uses, "retention") ? local._adoption : {}],
       # who watches the plane or shows it reads every declaration
       [length(setintersection(t.uses, ["console", "watch"])) > 0 ? local._declarations : {}],
     )...)
@@ -65,7 +69,7 @@ locals {
   _migrate_rooms = setsubtract([for file in fileset("${var.root}/shared", "*/*.py") : dirname(file)], ["laptop"])
   migrate_source = merge(concat(
     [local._core],
-    [local._declarations],
+    [local._declarations, local._adoption],
     [for room in local._migrate_rooms : local._room_texts[room]],
   )...)
 }

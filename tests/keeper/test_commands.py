@@ -154,6 +154,18 @@ def test_a_hold_is_placed_honoured_and_released(keeper: Keeper, db: Database) ->
     assert document(keeper("run", "db_cleanup", "--json"), "run")["counts"]["audit_log.deleted"] == 1
 
 
+def test_a_hold_names_what_a_deleter_deletes_and_nothing_else(keeper: Keeper, db: Database) -> None:
+    with db.transaction() as connection:
+        connection.execute(text("create schema shop"))
+        connection.execute(text("create table shop.orders (id int)"))
+    for name in ("shop.orders", "public.audit_log", "orphan_images", "logs"):
+        placed = keeper("hold", "add", "--table", name, "--reason", "case 14")
+        assert placed.returncode == 0, placed.stderr
+    for name in ("orders", "audit_logs"):  # a hold on these would hold nothing
+        refused = keeper("hold", "add", "--table", name, "--reason", "case 14")
+        assert (refused.returncode, f"no table '{name}'" in refused.stderr) == (3, True), refused.stderr
+
+
 def test_a_hold_or_pause_until_a_date_lasts_to_the_end_of_that_day_in_utc(keeper: Keeper) -> None:
     placed = keeper("hold", "add", "--all", "--reason", "case 13", "--until", "2999-01-31")
     assert placed.stdout.endswith("placed until 2999-01-31 23:59:59 UTC\n"), placed.stdout + placed.stderr
@@ -299,8 +311,37 @@ def test_doctor_adopt_says_which_tasks_can_run_on_these_tables(keeper: Keeper, d
     mapping.write_text(
         "tables:\n  audit_log:\n    name: app.audit_log\n    columns:\n      created_at: {name: happened}\n"
     )
-    found = json.loads(keeper("doctor", "--adopt", str(mapping), "--json").stdout)["findings"]
+    adopted = ("doctor", "--adopt", str(mapping), "--json")
+    wrong = {one["subject"]: one for one in json.loads(keeper(*adopted).stdout)["findings"] if one["state"] == "wrong"}
+    # only what keeps rules follows the mapping; the others' SQL is written out, and a view serves them
+    assert set(wrong) == {"schema", "delete_account", "finish_deletions", "watchdog"}
+    view = wrong["watchdog"]["remedy"].partition(": ")[2]
+    assert view == "create view audit_log as select happened as created_at from app.audit_log"
+    with db.transaction() as connection:
+        connection.execute(text("create view audit_log as select *, happened as created_at from app.audit_log"))
+    found = json.loads(keeper(*adopted).stdout)["findings"]
     assert [one["subject"] for one in found if one["state"] == "wrong"] == ["schema"]
+
+
+def test_doctor_adopt_says_which_rights_and_indexes_are_missing(keeper: Keeper, db: Database, tmp_path: Path) -> None:
+    mapping = tmp_path / "adopt.yaml"
+    mapping.write_text("tables:\n  signal:\n    name: app.news\n    columns:\n      created_at: {name: at}\n")
+    with db.transaction() as connection:
+        connection.execute(text("create schema app"))
+        connection.execute(text("create table app.news (id bigint primary key, at timestamptz)"))
+    assert keeper("migrate", "--grants", "--adopt", str(mapping)).returncode == 0
+
+    def found(state: str) -> dict[str, str]:
+        said = json.loads(keeper("doctor", "--adopt", str(mapping), "--json").stdout)["findings"]
+        return {one["subject"]: one["remedy"] for one in said if one["state"] == state}
+
+    assert found("wrong") == {}
+    assert found("note")["purge_signals"] == "create index concurrently on app.news (at)"
+    with db.transaction() as connection:
+        connection.execute(text('revoke delete on app.news from "purge-signals"'))
+        connection.execute(text("create index on app.news (at)"))
+    assert found("wrong") == {"purge_signals": "keeper migrate --grants"}
+    assert "purge_signals" not in found("note")
 
 
 def test_an_unreachable_database_is_said_in_words(keeper: Keeper) -> None:

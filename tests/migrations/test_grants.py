@@ -123,8 +123,20 @@ def test_a_serial_keys_sequence_comes_with_the_table(migrated: Engine, role: As)
         connection.execute(text("create schema app"))
         connection.execute(text('create table app."Old Rows" (id serial primary key, at timestamp)'))
     adoption = Adoption({"signal": AdoptedTable("app.Old Rows", {})})
-    apply(migrated, TASK, adoption=adoption)
+    apply(migrated, replace(TASK, uses=("retention",)), adoption=adoption)
     role(TASK.slug).does('insert into app."Old Rows" (at) values (null)')
+    role(TASK.slug).is_refused("delete from signal")
+
+
+def test_a_task_that_follows_no_mapping_has_its_rights_on_the_view_it_reads(migrated: Engine, role: As) -> None:
+    with migrated.begin() as connection:
+        connection.execute(text("create schema app"))
+        connection.execute(text("alter table signal rename to news"))
+        connection.execute(text("alter table news set schema app"))
+        connection.execute(text("create view signal as select * from app.news"))
+    apply(migrated, TASK, adoption=Adoption({"signal": AdoptedTable("app.news", {})}))
+    role(TASK.slug).does("delete from signal")
+    role(TASK.slug).is_refused("delete from app.news")
 
 
 def test_tables_it_does_not_name_stay_closed(migrated: Engine, role: As) -> None:

@@ -369,6 +369,11 @@ def test_migrations_run_as_themselves_from_a_source_of_their_own(plan: Plan, tas
     assert inner["vpc_access"][0]["network_interfaces"]
 
 
+def test_what_a_platform_calls_its_tables_travels_with_the_grants(fixtures: Plan, real: Plan) -> None:
+    assert "functions/adopt.yaml" in fixtures.archive("migrate")
+    assert "functions/adopt.yaml" not in real.archive("migrate")  # nobody wrote one down here
+
+
 def test_a_job_is_told_as_much_as_a_function(fixtures: Plan) -> None:
     for resource in deployed(fixtures).values():
         # the address and authority of a database that is yet to be made are unknown
