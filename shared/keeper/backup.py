@@ -102,7 +102,7 @@ def _verified(at: Session, store: Objects) -> dict[str, Any]:
 
 @backup.command()
 @click.argument("name", required=False, default="")
-@click.option("--why", default="by hand", show_default=True, help="Why, for the ledger.")
+@click.option("--reason", "why", default="by hand", show_default=True, help="Why, for the ledger.")
 @options.ASKS
 @options.JSON
 def verify(name: str, why: str, actor: str | None, as_json: bool) -> None:
@@ -117,7 +117,7 @@ def verify(name: str, why: str, actor: str | None, as_json: bool) -> None:
 @backup.command()
 @click.argument("name")
 @click.option("--into", required=True, metavar="URL", help="An empty database: postgresql://user:password@host/name.")
-@click.option("--why", required=True, help="Why, for the audit.")
+@click.option("--reason", "why", required=True, help="Why, for the audit.")
 @options.ASKS
 @options.JSON
 def restore(name: str, into: str, why: str, actor: str | None, as_json: bool) -> None:

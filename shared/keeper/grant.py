@@ -6,7 +6,7 @@ from shared.billing import grants
 from shared.keeper import options, show
 from shared.keeper.session import session
 
-_WHY = click.option("--why", required=True, help="Why, for the audit.")
+_WHY = click.option("--reason", "why", required=True, help="Why, for the audit.")
 
 
 @click.group()

@@ -68,7 +68,7 @@ def pause(task: str, reason: str, until: timedelta | datetime | None, actor: str
 
 @click.command()
 @click.argument("task", shell_complete=complete_task)
-@click.option("--why", help="Why now.")
+@click.option("--reason", "why", help="Why now.")
 @options.DECIDES
 def resume(task: str, why: str | None, actor: str | None) -> None:
     """End the pause of TASK, or of `all`."""
@@ -142,7 +142,7 @@ def show_approval(approval_id: uuid.UUID, as_json: bool) -> None:
 
 @approvals.command()
 @click.argument("approval_id", type=click.UUID)
-@click.option("--why", required=True, help="Why it may be done.")
+@click.option("--reason", "why", required=True, help="Why it may be done.")
 @click.option("--run/--no-run", "run_now", default=True, show_default=True, help="Run the approved plan at once.")
 @click.option("--break-glass", is_flag=True, help="Approve alone what you asked for, and pass the backup gate.")
 @options.DECIDES
@@ -176,7 +176,7 @@ def approve(approval_id: uuid.UUID, why: str, run_now: bool, break_glass: bool, 
 
 @approvals.command()
 @click.argument("approval_id", type=click.UUID)
-@click.option("--why", required=True, help="Why it may not be done.")
+@click.option("--reason", "why", required=True, help="Why it may not be done.")
 @options.DECIDES
 def reject(approval_id: uuid.UUID, why: str, actor: str | None) -> None:
     """Refuse the plan APPROVAL_ID is bound to."""
@@ -294,7 +294,7 @@ def _whose(found: holds.Hold) -> str:
 
 @hold.command("release")
 @click.argument("hold_id", type=click.UUID)
-@click.option("--why", required=True, help="Why it is over.")
+@click.option("--reason", "why", required=True, help="Why it is over.")
 @options.DECIDES
 def release_hold(hold_id: uuid.UUID, why: str, actor: str | None) -> None:
     """End a hold."""

@@ -18,7 +18,7 @@ def secret() -> None:
 
 @secret.command("add")
 @click.argument("name")
-@click.option("--why", default="by hand", show_default=True, help="Why, for the audit.")
+@click.option("--reason", "why", default="by hand", show_default=True, help="Why, for the audit.")
 @options.ASKS
 def add_secret(name: str, why: str, actor: str | None) -> None:
     """Add a version of NAME: from standard input, or asked for without showing it."""

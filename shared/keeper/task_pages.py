@@ -159,9 +159,9 @@ def _runbook(task: Task) -> Iterator[str]:
     yield f"1. What happened: `keeper history {task.name}`, or its page on the console."
     yield f"2. What would it do now: `keeper run {task.name} --plan` writes nothing."
     yield f'3. Stop it: `keeper pause {task.name} --reason "…"`; go on: `keeper resume {task.name}`.'
-    yield f'4. Run it again once the cause is gone: `keeper run {task.name} --why "…"`. Twice does no harm.'
+    yield f'4. Run it again once the cause is gone: `keeper run {task.name} --reason "…"`. Twice does no harm.'
     if task.destructive:
-        yield '5. Above its cap: `keeper approvals list`, look at the plan, `keeper approvals approve ID --why "…"`.'
+        yield '5. Above its cap: `keeper approvals list`, look at the plan, `keeper approvals approve ID --reason "…"`.'
         yield "6. It took too much: `keeper restore RUN_ID` where its rule archives; else the newest verified backup."
     else:
         yield "5. Nothing helps: see [operations](../operations.md), and tell the owner with the run's id."

@@ -89,8 +89,8 @@ def list_tasks(as_json: bool) -> None:
     type=click.Path(exists=True, dir_okay=False, resolve_path=True),
     help="A file of retention rules that stand instead of the task's own.",
 )
-@click.option("--why", default="by hand", show_default=True, help="Why, for the ledger.")
-@click.option("--break-glass", is_flag=True, help="Run although no fresh verified backup is known. Needs --why.")
+@click.option("--reason", "why", default="by hand", show_default=True, help="Why, for the ledger.")
+@click.option("--break-glass", is_flag=True, help="Run although no fresh verified backup is known. Needs --reason.")
 @options.ASKS
 @options.JSON
 def run(
@@ -107,7 +107,7 @@ def run(
     """Run TASK now, or plan it. The exit code says how it ended."""
     overrides = dict(_param(p) for p in params) | ({"rules_file": rules} if rules else {})
     if break_glass and why == "by hand":
-        raise Refused("--break-glass needs --why: the audit asks for the reason")
+        raise Refused("--break-glass needs --reason: the audit asks for the reason")
     with session(actor) as at:
         found = find(at.tasks(), task)
         result = run_by_hand(

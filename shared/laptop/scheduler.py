@@ -7,6 +7,7 @@ simulation can replace it: then everything happens on the caller's thread, in or
 import heapq
 import itertools
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -111,7 +112,10 @@ class Here:
         """Run the job's execution. As in the cloud its start counts as success, whatever comes of it."""
         ended = self._jobs.execute(job.task)
         worst = max(ended, key=lambda one: one.exit)
-        return Attempt(job, slot, number, 200, {**worst.said, "outcome": worst.outcome})
+        counts: Counter[str] = Counter()
+        for one in ended:
+            counts.update(one.said.get("counts", {}))  # each index did its part
+        return Attempt(job, slot, number, 200, {**worst.said, "counts": dict(counts), "outcome": worst.outcome})
 
 
 class Scheduler:

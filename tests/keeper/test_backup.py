@@ -66,7 +66,7 @@ def test_a_backup_is_listed_verified_restored_and_refused_where_it_must_not_go(
                 listed["backup"],
                 "--into",
                 _plain(url),
-                "--why",
+                "--reason",
                 "a drill",
                 "--as",
                 "ann",
@@ -82,13 +82,13 @@ def test_a_backup_is_listed_verified_restored_and_refused_where_it_must_not_go(
         (audit,) = rows("select actor, subject from groundskeeper.operator_audit where action = 'restore_backup'")
         assert tuple(audit) == ("ann", listed["backup"])
 
-        full = keeper("backup", "restore", listed["backup"], "--into", _plain(url), "--why", "again")
+        full = keeper("backup", "restore", listed["backup"], "--into", _plain(url), "--reason", "again")
         assert "give an empty one" in str(full.exception)
     finally:
         server.drop_database("brought_back")
-    own = keeper("backup", "restore", listed["backup"], "--into", _plain(settings.database()), "--why", "no")
+    own = keeper("backup", "restore", listed["backup"], "--into", _plain(settings.database()), "--reason", "no")
     assert "in use" in str(own.exception)
-    missing = keeper("backup", "restore", "20260101T000000Z-00000000-1", "--into", _plain(url), "--why", "no")
+    missing = keeper("backup", "restore", "20260101T000000Z-00000000-1", "--into", _plain(url), "--reason", "no")
     assert "there is no backup" in str(missing.exception)
 
 

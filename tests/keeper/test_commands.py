@@ -114,7 +114,7 @@ def test_a_run_in_observe_mode_says_that_it_did_nothing(keeper: Keeper, db: Data
         (("run", "db_cleanup", "--param", "count_within_s=ten"), 3, "expected int, got 'ten'"),
         (("run", "db_cleanup", "--param", "count_within_s"), 3, "expected NAME=VALUE"),
         (("run", "db_cleanup", "--plan-hash", "abc"), 3, "there is no plan abc"),
-        (("run", "db_cleanup", "--break-glass"), 3, "needs --why"),
+        (("run", "db_cleanup", "--break-glass"), 3, "needs --reason"),
         (("pause", "db_cleanup", "--reason", " "), 3, "needs a reason"),
         (("pause", "all", "--reason", "x", "--until", "soon"), 2, "90m, 12h, 7d"),
         (("pause", "all", "--reason", "x", "--until", "999999999999d"), 2, "90m, 12h, 7d"),
@@ -122,7 +122,7 @@ def test_a_run_in_observe_mode_says_that_it_did_nothing(keeper: Keeper, db: Data
         (("hold", "add", "--all", "--reason", "x", "--until", "2020-01-01"), 3, "is over already"),
         (("hold", "add", "--reason", "x"), 3, "say what to hold"),
         (("cancel", "00000000-0000-4000-8000-000000000000"), 3, "is not running"),
-        (("approvals", "approve", "00000000-0000-4000-8000-000000000000", "--why", "x"), 3, "there is no approval"),
+        (("approvals", "approve", "00000000-0000-4000-8000-000000000000", "--reason", "x"), 3, "there is no approval"),
     ],
 )
 def test_a_wrong_word_is_answered_with_the_thing_the_value_and_the_remedy(
@@ -150,7 +150,7 @@ def test_a_hold_is_placed_honoured_and_released(keeper: Keeper, db: Database) ->
     (hold,) = json.loads(keeper("hold", "list", "--json").stdout)["holds"]
     assert (hold["table"], hold["reason"], hold["placed_by"]) == ("audit_log", "case 12", "ann")
     assert document(keeper("run", "db_cleanup", "--json"), "run")["counts"]["audit_log.deleted"] == 0
-    assert keeper("hold", "release", hold["hold_id"], "--why", "closed").returncode == 0
+    assert keeper("hold", "release", hold["hold_id"], "--reason", "closed").returncode == 0
     assert document(keeper("run", "db_cleanup", "--json"), "run")["counts"]["audit_log.deleted"] == 1
 
 
@@ -187,7 +187,7 @@ def test_above_the_cap_an_approval_is_listed_approved_and_run(keeper: Keeper, db
     (waiting,) = json.loads(keeper("approvals", "list", "--json").stdout)["approvals"]
     shown = json.loads(keeper("approvals", "show", waiting["approval_id"], "--json").stdout)
     assert (shown["approval"]["decision"], shown["plan"]["ceiling"]) == (None, {"rows": 3})
-    approved = keeper("approvals", "approve", waiting["approval_id"], "--why", "looked at it", functions=functions)
+    approved = keeper("approvals", "approve", waiting["approval_id"], "--reason", "looked at it", functions=functions)
     assert approved.returncode == 0, approved.stdout + approved.stderr
     with db.transaction(read_only=True) as connection:
         assert connection.execute(text("select count(*) from audit_log")).scalar_one() == 0

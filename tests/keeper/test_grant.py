@@ -40,14 +40,14 @@ def told(world: World) -> list[Any]:
 def test_a_grant_outlives_a_subscription_and_ends_by_command(world: World, keeper: Keeper) -> None:
     world.account("a1")
     assert listed(keeper) == []
-    assert keeper("give", "a1", "--why", "a partner", "--as", "ann").exit_code == 0
+    assert keeper("give", "a1", "--reason", "a partner", "--as", "ann").exit_code == 0
     session = world.subscribe("a1")
     world.deliver_all()
     assert listed(keeper) == [("a1", True, True)]
     world.store.cancel(session["subscription"])
     assert world.sweep().counts["drift"] == 1
     assert (world.tier("a1"), listed(keeper)) == ("pro", [("a1", True, False)])
-    ended = keeper("end", "a1", "--why", "the contract is over", "--as", "bob")
+    ended = keeper("end", "a1", "--reason", "the contract is over", "--as", "bob")
     assert "it is free now" in ended.output
     assert (world.tier("a1"), listed(keeper)) == ("free", [])
     assert world.sweep().counts["drift"] == 0
@@ -60,14 +60,14 @@ def test_a_subscriber_whose_grant_ends_stays_pro(world: World, keeper: Keeper) -
     world.account("a1", tier="pro")
     world.subscribe("a1")
     world.deliver_all()
-    assert "it is pro now" in keeper("end", "a1", "--why", "they pay").output
+    assert "it is pro now" in keeper("end", "a1", "--reason", "they pay").output
     assert (world.tier("a1"), listed(keeper)) == ("pro", [])
 
 
 def test_a_grant_given_elsewhere_is_listed_and_ended_too(world: World, keeper: Keeper) -> None:
     world.account("a1", tier="pro")
     assert listed(keeper) == [("a1", False, False)]
-    assert keeper("end", "a1", "--why", "a mistake").exit_code == 0
+    assert keeper("end", "a1", "--reason", "a mistake").exit_code == 0
     assert (world.tier("a1"), listed(keeper)) == ("free", [])
     world.sweep()
     assert world.tier("a1") == "free"
@@ -76,11 +76,11 @@ def test_a_grant_given_elsewhere_is_listed_and_ended_too(world: World, keeper: K
 @pytest.mark.parametrize("word", ["give", "end"])
 def test_what_is_so_already_is_refused_in_words(world: World, keeper: Keeper, word: str) -> None:
     world.account("a1")
-    nobody = keeper(word, "a2", "--why", "a test")
+    nobody = keeper(word, "a2", "--reason", "a test")
     assert isinstance(nobody.exception, Refused)
     assert "a2" in str(nobody.exception)
     if word == "give":
-        keeper("give", "a1", "--why", "a partner")
-    again = keeper(word, "a1", "--why", "a test")
+        keeper("give", "a1", "--reason", "a partner")
+    again = keeper(word, "a1", "--reason", "a test")
     assert isinstance(again.exception, Refused)
     assert ("has a grant" if word == "give" else "has no grant") in str(again.exception)

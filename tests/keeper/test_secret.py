@@ -29,7 +29,7 @@ def secret(settings: Settings) -> Secret:
 def test_a_value_piped_in_is_a_new_version_and_is_never_shown(
     secret: Secret, settings: Settings, rows: Callable[..., object]
 ) -> None:
-    done = secret("add", "stripe-api-key", "--why", "rolled", "--as", "ann", value="sk_test_piped_in\n")
+    done = secret("add", "stripe-api-key", "--reason", "rolled", "--as", "ann", value="sk_test_piped_in\n")
     assert (done.returncode, "version 1 added" in done.stdout) == (0, True), done.stderr
     assert store(settings).get("stripe-api-key") == "sk_test_piped_in"
     assert "piped_in" not in done.stdout + done.stderr

@@ -59,17 +59,17 @@ def test_a_run_by_a_rules_file_is_restored_and_proven_equal(
     assert ran.returncode == 0, ran.stderr
     document = _document(ran, "run")
     assert document["counts"] == {"visits.deleted": 20, "visits.archived": 20}
-    back = keeper("restore", document["run_id"], "--why", "a mistake", "--json")
+    back = keeper("restore", document["run_id"], "--reason", "a mistake", "--json")
     assert back.returncode == 0, back.stderr
     restored = _document(back, "restore")
     assert (restored["restored"], restored["equal"], restored["conflicts"]) == (20, True, [])
     assert len(rows("select 1 from visits")) == 20
     assert "restored rows" in keeper("hold", "list").stdout
-    again = keeper("restore", document["run_id"], "--why", "a mistake")
+    again = keeper("restore", document["run_id"], "--reason", "a mistake")
     assert "20 there already; equal to the archive" in " ".join(again.stdout.split())
 
 
 def test_a_run_that_archived_nothing_cannot_be_restored(keeper: Keeper) -> None:
-    done = keeper("restore", "00000000-0000-0000-0000-000000000000", "--why", "a test")
+    done = keeper("restore", "00000000-0000-0000-0000-000000000000", "--reason", "a test")
     assert done.returncode == 3
     assert "archived nothing" in done.stderr
