@@ -12,7 +12,7 @@ import hashlib
 import json
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -197,7 +197,7 @@ def _write(ctx: Context, target: Target, place: _Place, copied: Copied, copies: 
         "written_at": ctx.clock.now(),
         "expires_at": expires_at,
     }
-    return _Written(place, copied, entry, copies)
+    return _Written(place, replace(copied, data=b""), entry, copies)  # the rows are on the shelf now
 
 
 def _delete(ctx: Context, target: Target, leaf: Leaf, written: _Written, pace: Pace) -> None:

@@ -6,6 +6,7 @@ rest of an archive.
 
 import re
 import struct
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +45,8 @@ class Copied:
 
 def together(rows: Sequence[Copied]) -> Copied:
     """Several as one, in their order."""
+    if len(rows) == 1:
+        return rows[0]
     return Copied(
         sum(r.rows for r in rows),
         b",".join(r.tids for r in rows),
@@ -65,25 +68,26 @@ class Walk:
 class Message:
     """Takes what COPY gives in its binary format; a stream for the driver."""
 
-    _parts: list[bytes] = field(default_factory=list)
+    _parts: deque[bytes] = field(default_factory=deque)
 
     def write(self, part: bytes) -> int:
-        """Take one part."""
+        """Take one part. PostgreSQL's protocol: a part holds whole rows."""
         self._parts.append(part)
         return len(part)
 
     def rows(self) -> Iterator[list[memoryview]]:
-        """The fields of each row, where none is null."""
-        content = memoryview(b"".join(self._parts))
-        self._parts.clear()
+        """The fields of each row, where none is null, once: each part is let go of here."""
         at = _SIGNATURE
-        while (fields := struct.unpack_from("!h", content, at)[0]) >= 0:
-            row, at = [], at + 2
-            for _ in range(fields):
-                end = at + 4 + struct.unpack_from("!i", content, at)[0]
-                row.append(content[at + 4 : end])
-                at = end
-            yield row
+        while self._parts:
+            content = memoryview(self._parts.popleft())
+            while at < len(content) and (fields := struct.unpack_from("!h", content, at)[0]) >= 0:
+                row, at = [], at + 2
+                for _ in range(fields):
+                    end = at + 4 + struct.unpack_from("!i", content, at)[0]
+                    row.append(content[at + 4 : end])
+                    at = end
+                yield row
+            at = 0
 
 
 def copy_out(
