@@ -1,8 +1,9 @@
 """Groundskeeper's own tables: the schema `groundskeeper`, whatever database it is added to.
 
-Migrations (shared/migrations, branch `groundskeeper`) create them; a test holds models and migrations equal.
-All times are timestamptz in UTC. Nothing here ever holds a secret; personal data only in `legal_hold`
-and `erasure` where it cannot be avoided, as opaque account ids or keyed hashes.
+Here are those that every run needs; schema_retention.py and schema_rooms.py beside it have the others. Migrations
+(shared/migrations, branch `groundskeeper`) create them; a test holds models and migrations equal. All times are
+timestamptz in UTC. Nothing in them ever holds a secret; personal data only in `legal_hold` and `erasure` where it
+cannot be avoided, as opaque account ids or keyed hashes.
 """
 
 from sqlalchemy import (
@@ -10,10 +11,12 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    DateTime,
     ForeignKey,
     Identity,
     Index,
     Integer,
+    MetaData,
     SmallInteger,
     String,
     Table,
@@ -26,16 +29,21 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from shared.errors import Outcome
-from shared.schema_base import SCHEMA as SCHEMA
-from shared.schema_base import Moment as Moment
-from shared.schema_base import metadata as metadata
-from shared.schema_rooms import feed_reject as feed_reject
-from shared.schema_rooms import feed_state as feed_state
-from shared.schema_rooms import query_analysis as query_analysis
-from shared.schema_rooms import query_plan as query_plan
-from shared.schema_rooms import query_total as query_total
-from shared.schema_rooms import scan_state as scan_state
-from shared.schema_rooms import secret_rotation as secret_rotation
+
+SCHEMA = "groundskeeper"
+
+metadata = MetaData(
+    schema=SCHEMA,
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    },
+)
+
+Moment = DateTime(timezone=True)
 
 # The newest migration of the branch `groundskeeper`: code refuses a database at an older one, and at a newer one that
 # does not say that it serves this code.
@@ -186,66 +194,6 @@ legal_hold = Table(
     Column("released_by", Text),
 )
 
-# The verified copies from which runs can be restored. What has no row and no manifest does not exist.
-archive_manifest = Table(
-    "archive_manifest",
-    metadata,
-    Column("archive_id", Uuid, primary_key=True),
-    Column("run_id", Uuid, nullable=False, index=True),
-    Column("source", Text, nullable=False),  # a table's or a bucket prefix's name
-    Column("location", Text, nullable=False),  # of the manifest file
-    Column("items", BigInteger, nullable=False),
-    Column("bytes", BigInteger, nullable=False),
-    Column("sha256", Text, nullable=False),  # of the manifest file
-    Column("cutoff", Moment, nullable=False),
-    Column("written_at", Moment, nullable=False),
-    Column("expires_at", Moment, nullable=False),
-    Column("destroyed_at", Moment),
-)
-
-# A partition some run is about to detach and drop. Written before it is detached, so that a run killed in between
-# leaves no table that nobody knows of; ended when it is dropped, or found attached or gone.
-detached_partition = Table(
-    "detached_partition",
-    metadata,
-    Column("note_id", BigInteger, Identity(always=True), primary_key=True),
-    Column("run_id", Uuid, nullable=False),
-    Column("parent", Text, nullable=False),
-    Column("partition", Text, nullable=False),
-    Column("partition_oid", BigInteger, nullable=False),  # a later table of that name is not it
-    Column("noted_at", Moment, nullable=False, index=True),
-    Column("ended_at", Moment),
-)
-Index(
-    "uq_detached_partition_open",
-    detached_partition.c.partition_oid,
-    unique=True,
-    postgresql_where=detached_partition.c.ended_at.is_(None),
-)
-
-# The rows a restore brought back, by primary key: a hold that names the run covers exactly these.
-restored_row = Table(
-    "restored_row",
-    metadata,
-    Column("source", Text, primary_key=True),  # schema.table
-    Column("key", Text, primary_key=True),  # the text of row(key columns)
-    Column("run_id", Uuid, primary_key=True),
-    Column("until", Moment, nullable=False, index=True),  # the hold's end
-)
-
-# An object whose row was archived and is gone, and which is still to be deleted; the row goes when that is done.
-# Written with the row's deletion, so that a run killed in between leaves no object that nobody knows of.
-pending_object = Table(
-    "pending_object",
-    metadata,
-    Column("archive_id", Uuid, primary_key=True),
-    Column("name", Text, primary_key=True),  # below its location
-    Column("location", Text, nullable=False),
-    Column("generation", BigInteger, nullable=False),
-    Column("source", Text, nullable=False),  # schema.table of the rows that named it
-    Column("noted_at", Moment, nullable=False),
-)
-
 pause = Table(
     "pause",
     metadata,
@@ -276,86 +224,6 @@ verified_backup = Table(
     Column("recovery_s", Integer, nullable=False),
 )
 
-# What the watchdog saw going wrong: told once when it begins and once when it is over.
-watch_incident = Table(
-    "watch_incident",
-    metadata,
-    Column("incident_id", Uuid, primary_key=True),
-    Column("key", Text, nullable=False),  # late/db_cleanup, schedule/db-cleanup, age/outbox, ...
-    Column("severity", String(8), nullable=False),
-    Column("summary", Text, nullable=False),  # as it was when last looked at
-    Column("runbook", Text, nullable=False),
-    Column("opened_at", Moment, nullable=False, index=True),
-    Column("seen_at", Moment, nullable=False),
-    Column("told_at", Moment),  # null while nobody could be told
-    Column("closed_at", Moment),
-    Column("told_closed_at", Moment),
-    CheckConstraint("severity in ('warning', 'error')", name="severity"),
-)
-Index(
-    "uq_watch_incident_open",
-    watch_incident.c.key,
-    unique=True,
-    postgresql_where=watch_incident.c.closed_at.is_(None),
-)
-
-# Whose a Stripe customer is (null: nobody's that we know), and when its state was last written. A generation is taken
-# from one sequence at each write: whoever fetched state before it must fetch again.
-billing_customer = Table(
-    "billing_customer",
-    metadata,
-    Column("customer_id", Text, primary_key=True),
-    Column("account_id", Text, index=True),
-    Column("generation", BigInteger, Identity(always=False), nullable=False),
-    Column("linked_at", Moment),  # the Checkout session's time; null where the platform itself stored the customer
-    Column("settled_at", Moment),
-    Column("asked_at", Moment),  # by its owner, for the rate limit; of nobody's: when its session was looked for
-)
-
-# Every event of Stripe's that was taken, under its own id; never its contents.
-billing_event = Table(
-    "billing_event",
-    metadata,
-    Column("event_id", Text, primary_key=True),
-    Column("type", Text, nullable=False),
-    Column("customer_id", Text),
-    Column("account_id", Text),  # the session's client_reference_id
-    Column("linked_at", Moment),  # the session's time
-    Column("occurred_at", Moment, nullable=False),
-    Column("received_at", Moment, nullable=False, index=True),
-    Column("outcome", String(9), nullable=False),
-    Column("reason", Text),
-    Column("attempts", Integer, nullable=False),
-    CheckConstraint("outcome in ('done', 'ignored', 'unmatched', 'failed')", name="outcome"),
-)
-Index("ix_billing_event_failed", billing_event.c.received_at, postgresql_where=billing_event.c.outcome == "failed")
-
-# What an account had by hand when it first subscribed: the lapse of the subscription does not end it.
-billing_grant = Table(
-    "billing_grant",
-    metadata,
-    Column("account_id", Text, primary_key=True),
-    Column("tier", Text, nullable=False),
-    Column("recorded_at", Moment, nullable=False),
-    Column("ended_at", Moment),
-)
-
-# Accounts that are erased, or being erased, as keyed hashes: what arrives of them later, from wherever, stays out.
-erasure = Table(
-    "erasure",
-    metadata,
-    Column("account_hash", Text, primary_key=True),  # HMAC-SHA256 with the secret erasure-key
-    Column("erasure_id", Uuid, nullable=False, unique=True),  # the receipt's number
-    Column("person_hash", Text, index=True),  # of the Firebase user who asked
-    Column("account_id", Text, unique=True),  # only until it is completed
-    Column("requested_at", Moment, nullable=False),
-    Column("erased_at", Moment),  # the tombstone; null: not yet at that step
-    Column("completed_at", Moment),
-    Column("steps", JSONB, nullable=False, server_default=text("'{}'")),  # step -> {done_at, what it did}
-    Column("receipt", JSONB),
-    CheckConstraint("completed_at is null or account_id is null", name="forgotten"),
-)
-
 # Events of our own. The platform's outbox_event has the same shape, so any database can use outbox_relay.
 outbox = Table(
     "outbox",
@@ -372,37 +240,3 @@ outbox = Table(
 )
 Index("ix_outbox_pending", outbox.c.created_at, outbox.c.id, postgresql_where=outbox.c.published_at.is_(None))
 Index("ix_outbox_published", outbox.c.published_at, postgresql_where=outbox.c.published_at.is_not(None))
-
-# The ids of events already handled, one row a consumer: what is delivered at least once is handled once.
-inbox = Table(
-    "inbox",
-    metadata,
-    Column("consumer", Text, primary_key=True),
-    Column("event_id", Uuid, primary_key=True),
-    Column("received_at", Moment, nullable=False, index=True),
-)
-
-# Events that can never be handled, and why. The payload is what is left of it without addresses and secrets, cut.
-dead_letter = Table(
-    "dead_letter",
-    metadata,
-    Column("letter_id", Uuid, primary_key=True),  # of where it came from: the same letter again is the same row
-    Column("consumer", Text, nullable=False),
-    Column("source", Text, nullable=False),  # topic/message id, or topic/partition/offset
-    Column("event_id", Uuid),
-    Column("reason", Text, nullable=False),
-    Column("payload", Text),
-    Column("bytes", BigInteger, nullable=False),
-    Column("received_at", Moment, nullable=False, index=True),
-)
-
-# How far a consumer has read a stream of Kafka: written with the work, so that the two cannot disagree.
-stream_offset = Table(
-    "stream_offset",
-    metadata,
-    Column("consumer", Text, primary_key=True),
-    Column("topic", Text, primary_key=True),
-    Column("partition", Integer, primary_key=True),
-    Column("next_offset", BigInteger, nullable=False),
-    Column("updated_at", Moment, nullable=False),
-)

@@ -1,4 +1,4 @@
-"""The tables of single rooms: feeds and scans, secrets' rotations, query plans. shared/schema.py gathers them."""
+"""The tables that only some tasks need, by room; `metadata` holds these and all others."""
 
 from sqlalchemy import (
     BigInteger,
@@ -7,6 +7,7 @@ from sqlalchemy import (
     Column,
     Double,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     String,
@@ -17,7 +18,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from shared.schema_base import Moment, metadata
+from shared import schema_retention as schema_retention
+from shared.schema import Moment
+from shared.schema import metadata as metadata
 
 # A feed's last good copy, and how it went since. `merged_at`: when all of a copy was last merged, changed or not.
 feed_state = Table(
@@ -127,4 +130,118 @@ query_total = Table(
     Column("calls", BigInteger, nullable=False),
     Column("total_ms", Double, nullable=False),
     Column("rows", BigInteger, nullable=False),
+)
+
+# What the watchdog saw going wrong: told once when it begins and once when it is over.
+watch_incident = Table(
+    "watch_incident",
+    metadata,
+    Column("incident_id", Uuid, primary_key=True),
+    Column("key", Text, nullable=False),  # late/db_cleanup, schedule/db-cleanup, age/outbox, ...
+    Column("severity", String(8), nullable=False),
+    Column("summary", Text, nullable=False),  # as it was when last looked at
+    Column("runbook", Text, nullable=False),
+    Column("opened_at", Moment, nullable=False, index=True),
+    Column("seen_at", Moment, nullable=False),
+    Column("told_at", Moment),  # null while nobody could be told
+    Column("closed_at", Moment),
+    Column("told_closed_at", Moment),
+    CheckConstraint("severity in ('warning', 'error')", name="severity"),
+)
+Index(
+    "uq_watch_incident_open",
+    watch_incident.c.key,
+    unique=True,
+    postgresql_where=watch_incident.c.closed_at.is_(None),
+)
+
+# Whose a Stripe customer is (null: nobody's that we know), and when its state was last written. A generation is taken
+# from one sequence at each write: whoever fetched state before it must fetch again.
+billing_customer = Table(
+    "billing_customer",
+    metadata,
+    Column("customer_id", Text, primary_key=True),
+    Column("account_id", Text, index=True),
+    Column("generation", BigInteger, Identity(always=False), nullable=False),
+    Column("linked_at", Moment),  # the Checkout session's time; null where the platform itself stored the customer
+    Column("settled_at", Moment),
+    Column("asked_at", Moment),  # by its owner, for the rate limit; of nobody's: when its session was looked for
+)
+
+# Every event of Stripe's that was taken, under its own id; never its contents.
+billing_event = Table(
+    "billing_event",
+    metadata,
+    Column("event_id", Text, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("customer_id", Text),
+    Column("account_id", Text),  # the session's client_reference_id
+    Column("linked_at", Moment),  # the session's time
+    Column("occurred_at", Moment, nullable=False),
+    Column("received_at", Moment, nullable=False, index=True),
+    Column("outcome", String(9), nullable=False),
+    Column("reason", Text),
+    Column("attempts", Integer, nullable=False),
+    CheckConstraint("outcome in ('done', 'ignored', 'unmatched', 'failed')", name="outcome"),
+)
+Index("ix_billing_event_failed", billing_event.c.received_at, postgresql_where=billing_event.c.outcome == "failed")
+
+# What an account had by hand when it first subscribed: the lapse of the subscription does not end it.
+billing_grant = Table(
+    "billing_grant",
+    metadata,
+    Column("account_id", Text, primary_key=True),
+    Column("tier", Text, nullable=False),
+    Column("recorded_at", Moment, nullable=False),
+    Column("ended_at", Moment),
+)
+
+# Accounts that are erased, or being erased, as keyed hashes: what arrives of them later, from wherever, stays out.
+erasure = Table(
+    "erasure",
+    metadata,
+    Column("account_hash", Text, primary_key=True),  # HMAC-SHA256 with the secret erasure-key
+    Column("erasure_id", Uuid, nullable=False, unique=True),  # the receipt's number
+    Column("person_hash", Text, index=True),  # of the Firebase user who asked
+    Column("account_id", Text, unique=True),  # only until it is completed
+    Column("requested_at", Moment, nullable=False),
+    Column("erased_at", Moment),  # the tombstone; null: not yet at that step
+    Column("completed_at", Moment),
+    Column("steps", JSONB, nullable=False, server_default=text("'{}'")),  # step -> {done_at, what it did}
+    Column("receipt", JSONB),
+    CheckConstraint("completed_at is null or account_id is null", name="forgotten"),
+)
+
+# The ids of events already handled, one row a consumer: what is delivered at least once is handled once.
+inbox = Table(
+    "inbox",
+    metadata,
+    Column("consumer", Text, primary_key=True),
+    Column("event_id", Uuid, primary_key=True),
+    Column("received_at", Moment, nullable=False, index=True),
+)
+
+# Events that can never be handled, and why. The payload is what is left of it without addresses and secrets, cut.
+dead_letter = Table(
+    "dead_letter",
+    metadata,
+    Column("letter_id", Uuid, primary_key=True),  # of where it came from: the same letter again is the same row
+    Column("consumer", Text, nullable=False),
+    Column("source", Text, nullable=False),  # topic/message id, or topic/partition/offset
+    Column("event_id", Uuid),
+    Column("reason", Text, nullable=False),
+    Column("payload", Text),
+    Column("bytes", BigInteger, nullable=False),
+    Column("received_at", Moment, nullable=False, index=True),
+)
+
+# How far a consumer has read a stream of Kafka: written with the work, so that the two cannot disagree.
+stream_offset = Table(
+    "stream_offset",
+    metadata,
+    Column("consumer", Text, primary_key=True),
+    Column("topic", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("next_offset", BigInteger, nullable=False),
+    Column("updated_at", Moment, nullable=False),
 )

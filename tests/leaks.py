@@ -21,7 +21,7 @@ import pytest
 from sqlalchemy import make_url
 
 from shared import logs, redaction
-from shared.schema import metadata
+from shared.schema_rooms import metadata
 
 # Of their own making, so that what shared/redaction.py does not know is not unknown here too.
 SHAPES = {

@@ -11,7 +11,8 @@ from sqlalchemy import Connection, column, select, table, text
 from shared.console import words
 from shared.manifest import Task
 from shared.params import resolve
-from shared.schema import plan, query_plan, verified_backup, watch_incident
+from shared.schema import plan, verified_backup
+from shared.schema_rooms import query_plan, watch_incident
 from shared.wording import counted
 
 _MOST = 200

@@ -12,7 +12,8 @@ from shared.console import charts, ledger
 from shared.console.ledger import Run
 from shared.manifest import Task
 from shared.schedule import task_next
-from shared.schema import environment, watch_incident
+from shared.schema import environment
+from shared.schema_rooms import watch_incident
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from shared.context import Context
 from shared.errors import Refused
 from shared.manifest import Task
 from shared.schedule import task_next
-from shared.schema import archive_manifest
+from shared.schema_retention import archive_manifest
 from shared.wording import counted
 
 # Runs a task's page shows at once, and what a form's fields may hold.

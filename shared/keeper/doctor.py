@@ -18,7 +18,7 @@ from shared.guard import check_stamp, check_version
 from shared.keeper import adopt, options, show
 from shared.keeper.finding import Finding
 from shared.keeper.session import Session, session
-from shared.schema import watch_incident
+from shared.schema_rooms import watch_incident
 
 
 @click.command()

@@ -10,7 +10,7 @@ from shared.keeper import options, show
 from shared.keeper.session import session
 from shared.queryplans.explain import is_utility
 from shared.queryplans.structure import stored
-from shared.schema import query_analysis, query_plan
+from shared.schema_rooms import query_analysis, query_plan
 from shared.wording import counted
 
 _SHOWN_TEXT = 70

@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from shared.errors import ConfigurationError
 from shared.schema import SCHEMA, environment, serves
-from shared.schema import metadata as own
+from shared.schema_rooms import metadata as own
 
 LOCK_TIMEOUT = "5s"
 

@@ -13,7 +13,7 @@ from shared.queryplans.findings import Finding, Size, Thresholds
 from shared.queryplans.lexer import has_plan, masked
 from shared.queryplans.statements import Statement, Totals
 from shared.queryplans.structure import Node, Partitions
-from shared.schema import query_analysis, query_plan, query_total
+from shared.schema_rooms import query_analysis, query_plan, query_total
 
 _MOST_TEXT = 10_000
 

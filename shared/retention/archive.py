@@ -30,7 +30,7 @@ from shared.retention.copying import Copied, Walk, copy_out, together
 from shared.retention.pace import Pace
 from shared.retention.preflight import Target
 from shared.retention.shelf import NotArchived, folder_of, put, remove, store_of, storing
-from shared.schema import archive_manifest
+from shared.schema_retention import archive_manifest
 from shared.wording import counted
 
 FORMAT = 1

@@ -23,7 +23,7 @@ from shared.objects import Changed, Exists, Missing, Objects
 from shared.retention.preflight import Target
 from shared.retention.rules import Companion, quoted
 from shared.retention.shelf import NotArchived, place_of, storing
-from shared.schema import pending_object
+from shared.schema_retention import pending_object
 
 # Of one archive: objects are copied one by one, and what a killed run copied is copied again.
 MOST_ROWS = 100

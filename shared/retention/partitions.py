@@ -21,7 +21,7 @@ from shared.retention.catalogue import Child
 from shared.retention.pace import Pace
 from shared.retention.preflight import Target
 from shared.retention.rules import Condition
-from shared.schema import detached_partition
+from shared.schema_retention import detached_partition
 
 # Dropping a table with a foreign key takes, for a moment, the strongest lock on the table it points at: whoever
 # comes to that table waits behind us meanwhile, so we ask briefly and come again.

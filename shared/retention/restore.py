@@ -20,7 +20,8 @@ from shared.errors import Refused
 from shared.retention import catalogue, companions, copying, erased, parquet, shelf
 from shared.retention.rules import dotted, quoted
 from shared.retention.shelf import NotArchived
-from shared.schema import archive_manifest, legal_hold
+from shared.schema import legal_hold
+from shared.schema_retention import archive_manifest
 from shared.wording import counted
 
 _STATEMENT_MS = 300_000

@@ -17,7 +17,7 @@ from shared.objects import Changed, Exists, Missing, Objects
 from shared.retention import parquet
 from shared.retention.preflight import Target
 from shared.retention.rules import Rule
-from shared.schema import archive_manifest
+from shared.schema_retention import archive_manifest
 
 _BUCKET = "archive"
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from shared.schema import approval, secret_rotation
+from shared.schema import approval
+from shared.schema_rooms import secret_rotation
 
 _C = secret_rotation.c
 _COLUMNS = (

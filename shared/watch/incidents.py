@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import Connection, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from shared.schema import watch_incident as table
+from shared.schema_rooms import watch_incident as table
 from shared.watch.finding import Finding
 
 

@@ -6,10 +6,10 @@ from itertools import combinations
 
 import pytest
 
-from shared import schema
 from shared.manifest import ANY, ROOT, Cron, Task, load_all
 from shared.platform.tables import METADATA as PLATFORM
 from shared.schedule import slots
+from shared.schema_rooms import metadata
 from shared.strict_yaml import parse
 from shared.task import load
 
@@ -133,7 +133,7 @@ def _purged() -> set[str]:
 
 
 def _all_tables() -> set[str]:
-    return {t.fullname for m in (PLATFORM, schema.metadata) for t in m.tables.values()}
+    return {t.fullname for m in (PLATFORM, metadata) for t in m.tables.values()}
 
 
 def test_every_table_is_purged_kept_with_a_reason_or_to_come() -> None:
@@ -145,7 +145,7 @@ def test_every_table_is_purged_kept_with_a_reason_or_to_come() -> None:
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda t: t.name)
 def test_a_tasks_tables_and_columns_exist(task: Task) -> None:
-    tables = {t.fullname: t for m in (PLATFORM, schema.metadata) for t in m.tables.values()}
+    tables = {t.fullname: t for m in (PLATFORM, metadata) for t in m.tables.values()}
     for declared in task.tables.values():
         for name, columns in declared.items():
             assert name in tables, f"{task.name} declares {name}"

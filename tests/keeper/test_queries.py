@@ -15,7 +15,7 @@ from sqlalchemy import insert
 from shared.database import Database
 from shared.keeper.__main__ import keeper as command
 from shared.manifest import ROOT
-from shared.schema import query_analysis, query_plan
+from shared.schema_rooms import query_analysis, query_plan
 from shared.settings import Settings
 from tests.conftest import NOW
 
