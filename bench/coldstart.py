@@ -1,6 +1,6 @@
 """Cold start: importing a task's main.py in a fresh process against the bare import of what it needs.
 
-A floor, not a cold start in the cloud: warm bytecode, no container. In processor time, since an import waits for nothing
+A floor, not a cold start in the cloud: warm bytecode, no container. In processor time, since an import waits for little
 else and a shared machine's clock says more about its neighbours. Goal: at most 1.15 of the bare import.
 """
 

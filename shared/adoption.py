@@ -11,16 +11,15 @@ out, and a view of the name they use serves them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from shared.strict_yaml import Fields, ManifestError, parse
 
 FILE = "adopt.yaml"
 
 
-@dataclass(frozen=True)
-class AdoptedColumn:
+class AdoptedColumn(NamedTuple):
     """A column's own name; `assume_tz` for timestamps without a zone, `unit` for epochs (s or ms)."""
 
     name: str
@@ -28,16 +27,14 @@ class AdoptedColumn:
     unit: str | None = None
 
 
-@dataclass(frozen=True)
-class AdoptedTable:
+class AdoptedTable(NamedTuple):
     """A table's own name (`schema.table`) and the columns that are called otherwise."""
 
     name: str
     columns: Mapping[str, AdoptedColumn]
 
 
-@dataclass(frozen=True)
-class Adoption:
+class Adoption(NamedTuple):
     """The mapping of a whole platform, by the names tasks use."""
 
     tables: Mapping[str, AdoptedTable]

@@ -1,7 +1,7 @@
 """What an exception means: the one place that turns whatever was raised into an outcome and words safe to show."""
 
 import sys
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -23,8 +23,7 @@ _NO_CREDENTIALS = (
 )
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(NamedTuple):
     """How a run ended: the outcome, and for all but the good ones what the ledger says of it."""
 
     outcome: Outcome

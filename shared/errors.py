@@ -5,8 +5,8 @@ table of outcomes with their HTTP statuses and exit codes is `OUTCOMES`, the sin
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Outcome(StrEnum):
@@ -25,8 +25,7 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True)
-class Meaning:
+class Meaning(NamedTuple):
     """What an outcome tells the world: HTTP status, exit code, whether its run key is used up, whether to alert.
 
     `again`: a message or request that ended so must come again (503), since no later run goes on with it.

@@ -2,8 +2,8 @@
 
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import Connection, insert, or_, select, text, update
 
@@ -13,8 +13,7 @@ from shared.manifest import Task
 from shared.schema import legal_hold
 
 
-@dataclass(frozen=True)
-class Hold:
+class Hold(NamedTuple):
     """One hold in force: on a table, an account, both together, or everything (both None).
 
     With `run_id` it covers exactly the rows that a restore of that run brought back.

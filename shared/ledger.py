@@ -11,8 +11,8 @@ either; who only asks whether the lease is held takes no lock, so a start never 
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import BigInteger, Connection, bindparam, text
 
@@ -23,8 +23,7 @@ LEASE_S = 60
 HEARTBEAT_S = 15
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """What makes two deliveries the same run, and how it was started."""
 
     task: str
@@ -38,8 +37,7 @@ class Key:
     code_version: str
 
 
-@dataclass(frozen=True)
-class Opened:
+class Opened(NamedTuple):
     """The lease is ours: work may begin. `counts` is what earlier attempts of this run achieved, `started_at` when
     its first one began."""
 
@@ -51,8 +49,7 @@ class Opened:
     took_over: uuid.UUID | None
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(NamedTuple):
     """Another attempt holds the lease. `fresh`: this call wrote the run's row (nobody else is on this run key)."""
 
     run_id: uuid.UUID
@@ -60,8 +57,7 @@ class Held:
     fresh: bool
 
 
-@dataclass(frozen=True)
-class Done:
+class Done(NamedTuple):
     """This run key is used up already, with this outcome."""
 
     run_id: uuid.UUID
@@ -78,7 +74,7 @@ _INSERT_RUN = text("""
            (run_id, task, run_key, shard, trigger, scheduled_for, actor, why, code_version, started_at)
     values (:run_id, :task, :run_key, :shard, :trigger, :scheduled_for, :actor, :why, :code_version, :now)
         on conflict (task, run_key, shard) do nothing
- returning run_id""")
+ returning run_id, outcome, counts, plan_hash, error, started_at, finished_at""")
 
 _LOCK_RUN = text("""
     select run_id, outcome, counts, plan_hash, error, started_at, finished_at
@@ -148,23 +144,21 @@ def open_run(connection: Connection, key: Key, *, now: datetime) -> Opened | Hel
     says `skipped`, while a message or request leaves no row (it will come again).
     """
     values = {"task": key.task, "run_key": key.run_key, "shard": key.shard}
-    fresh = (
-        connection.execute(
-            _INSERT_RUN,
-            {
-                **values,
-                "run_id": uuid.uuid4(),
-                "trigger": key.trigger,
-                "scheduled_for": key.scheduled_for,
-                "actor": key.actor,
-                "why": key.why,
-                "code_version": key.code_version,
-                "now": now,
-            },
-        ).first()
-        is not None
-    )
-    run = connection.execute(_LOCK_RUN, values).one()
+    run = connection.execute(
+        _INSERT_RUN,
+        {
+            **values,
+            "run_id": uuid.uuid4(),
+            "trigger": key.trigger,
+            "scheduled_for": key.scheduled_for,
+            "actor": key.actor,
+            "why": key.why,
+            "code_version": key.code_version,
+            "now": now,
+        },
+    ).first()
+    fresh = run is not None
+    run = run or connection.execute(_LOCK_RUN, values).one()
     if run.outcome and OUTCOMES[Outcome(run.outcome)].done:
         return Done(
             run.run_id,
@@ -189,7 +183,8 @@ def open_run(connection: Connection, key: Key, *, now: datetime) -> Opened | Hel
     if attempt is None:  # someone else took the free lease between our look and our insert
         holder = connection.execute(_LIVE, {"scope": key.scope}).first()
         return Held(run.run_id, holder.run_id if holder else run.run_id, fresh)
-    connection.execute(_REOPEN_RUN, {"run_id": run.run_id, "code_version": key.code_version})
+    if not fresh:
+        connection.execute(_REOPEN_RUN, {"run_id": run.run_id, "code_version": key.code_version})
     return Opened(
         run.run_id, attempt.fence, attempt.attempt, dict(run.counts), run.started_at, live.run_id if live else None
     )

@@ -1,7 +1,7 @@
 """Stop work: per task or for all, with a reason and an end. Read at a run's start and at each of its transactions."""
 
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, or_, select
 from sqlalchemy.dialects.postgresql import insert
@@ -13,8 +13,7 @@ from shared.schema import pause as table
 ALL = "*"
 
 
-@dataclass(frozen=True)
-class Pause:
+class Pause(NamedTuple):
     """A pause in force for `task` (or `*`, all of them), until a moment or until resumed."""
 
     task: str

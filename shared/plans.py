@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Text, and_, cast, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -100,8 +100,7 @@ class Proposal:
         ]
 
 
-@dataclass(frozen=True)
-class StoredPlan:
+class StoredPlan(NamedTuple):
     """A plan as it was stored, for showing and for running exactly it."""
 
     plan_hash: str
@@ -113,8 +112,7 @@ class StoredPlan:
     code_version: str
 
 
-@dataclass(frozen=True)
-class Approval:
+class Approval(NamedTuple):
     """An approval, open or decided."""
 
     approval_id: uuid.UUID

@@ -359,8 +359,8 @@ class Runner:
             except Exception as error:  # the ledger died between the work and its ending: the work is not undone
                 lost_ending = ended(error)
                 if lost_ending.outcome is not Outcome.RETRY or pause is None:
-                    return replace(
-                        lost_ending, error=f"the run ended {how.outcome.value}, unwritten: {lost_ending.error}"
+                    return lost_ending._replace(
+                        error=f"the run ended {how.outcome.value}, unwritten: {lost_ending.error}"
                     )
                 self.clock.sleep(pause)
         raise AssertionError("the last try returns")
@@ -381,7 +381,7 @@ def _ending(error: BaseException, call: Call) -> Ended:
     or a missing right refuses is put aside by nobody, and its key must not be used up."""
     how = ended(error)
     if call.brought and how.outcome is Outcome.REFUSED and not isinstance(error, Refused):
-        return replace(how, outcome=Outcome.UNAVAILABLE)
+        return how._replace(outcome=Outcome.UNAVAILABLE)
     return how
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from shared.errors import Retry, Unavailable
 from shared.redaction import register
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from google.cloud.secretmanager_v1 import SecretManagerServiceClient
 
 
-@dataclass(frozen=True)
-class Version:
+class Version(NamedTuple):
     """One version of a secret: its number, and whether it is enabled, disabled or destroyed."""
 
     number: int

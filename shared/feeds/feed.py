@@ -7,6 +7,7 @@ somebody else's can add nothing wrong and take nothing away; it is red until it 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
@@ -72,11 +73,10 @@ class Guard:
                 raise ValueError(f"guard.{name}: expected 0 to 1, got {getattr(self, name)}")
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """What is known of a feed from before."""
 
-    validators: Validators = field(default_factory=Validators)
+    validators: Validators = Validators()
     sha256: str | None = None
     indicators: int = 0
     tried_at: datetime | None = None
@@ -86,8 +86,7 @@ class State:
     failures: int = 0
 
 
-@dataclass(frozen=True)
-class Taken:
+class Taken(NamedTuple):
     """What became of one feed: counts of its copy, or why there is none (`error`); `None` counts: it was not due."""
 
     counts: Mapping[str, int]

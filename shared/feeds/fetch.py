@@ -7,8 +7,8 @@ import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import IO
+from dataclasses import dataclass
+from typing import IO, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -45,8 +45,7 @@ class Caps:
                 raise ValueError(f"caps.{name}: expected at least 1, got {value}")
 
 
-@dataclass(frozen=True)
-class Validators:
+class Validators(NamedTuple):
     """What the last good copy was known by."""
 
     etag: str | None = None
@@ -58,14 +57,13 @@ class Validators:
         return {name: value for name, value in given.items() if value}
 
 
-@dataclass(frozen=True)
-class Copy:
+class Copy(NamedTuple):
     """A whole copy, at its beginning. `bytes` after decompression."""
 
     body: IO[bytes]
     bytes: int
     sha256: str
-    validators: Validators = field(default_factory=Validators)
+    validators: Validators = Validators()
 
 
 class NotModified(Exception):

@@ -7,7 +7,6 @@ indicator, or one that would block everybody (private addresses, networks too wi
 
 import functools
 import re
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
@@ -59,8 +58,7 @@ class Indicator(NamedTuple):
 _indicator = functools.partial(tuple.__new__, Indicator)  # a third of the time of Indicator(…)
 
 
-@dataclass(frozen=True)
-class Reader:
+class Reader(NamedTuple):
     """Reads indicators. Addresses for documentation (RFC 5737, 3849) are unfit unless `documentation`."""
 
     documentation: bool = False

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -116,8 +117,7 @@ class Tally:
             self.rejects.append((number, reason, redact(whole)))  # some list addresses of persons
 
 
-@dataclass(frozen=True)
-class Judge:
+class Judge(NamedTuple):
     """How entries of a feed become rows: by which reader, against which allow-list, how sure, for how long.
 
     `days` maps a kind to the days until a row of it expires, 0 for never. `current`: a list of what is so now, so that

@@ -128,7 +128,7 @@ def show_approval(approval_id: uuid.UUID, as_json: bool) -> None:
             raise Refused(f"there is no approval {approval_id}: `keeper approvals list` shows the open ones")
         plan = plans.stored(connection, found.plan_hash)
     if as_json:
-        show.document(approval=vars(found), plan=vars(plan))
+        show.document(approval=found._asdict(), plan=plan._asdict())
         return
     state = found.decision or ("expired" if found.expires_at <= at.clock.now() else "open")
     show.console.print(f"{found.task}: {found.reason} ({state})", soft_wrap=True, highlight=False)

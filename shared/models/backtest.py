@@ -8,6 +8,7 @@ day are not independent.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,8 +26,7 @@ _SEED = 7
 _LEAST = 1e-6
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """The model's loss less another's: negative is better. The interval holds it with 95 % confidence."""
 
     other: str

@@ -1,7 +1,7 @@
 """What a model must beat: the naive forecasts anybody would make, each fitted on the training rows alone."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,8 +16,7 @@ _RIDGE = 1.0
 _ROUNDS = 25
 
 
-@dataclass(frozen=True)
-class Baseline:
+class Baseline(NamedTuple):
     """A named forecast, and what it does in a few words for the model's card."""
 
     what: str

@@ -3,9 +3,8 @@
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import text
 
@@ -25,8 +24,7 @@ _WRITE = text("""
             :code_version, :location, :started, :finished)""")
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(NamedTuple):
     """How a model's day ended. `unfit` is why its data must be looked at; None where time mends it, or all is well."""
 
     model: str

@@ -8,10 +8,9 @@ counts, and a number is created once and never replaced, so of two promotions at
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from shared.clock import rfc3339
 from shared.errors import Refused, Retry
@@ -23,8 +22,7 @@ MODELS = ("sla", "threat", "ces")
 _MANIFEST = "manifest.json"
 
 
-@dataclass(frozen=True)
-class Pointer:
+class Pointer(NamedTuple):
     """Which version is current since when, by whom and why."""
 
     number: int
@@ -34,8 +32,7 @@ class Pointer:
     at: str
 
 
-@dataclass(frozen=True)
-class Loaded:
+class Loaded(NamedTuple):
     """A version that was read whole: its nets by part, and its manifest."""
 
     version: str

@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,16 +17,14 @@ from shared.models.registry import Loaded
 from shared.models.training import fit, from_state, state
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """What one part of a model learns from and must beat."""
 
     data: Dataset
     baselines: Mapping[str, Baseline]
 
 
-@dataclass(frozen=True)
-class Trial:
+class Trial(NamedTuple):
     """How it went: promoted or kept, why, and everything of the version but its name."""
 
     decision: str

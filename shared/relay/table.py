@@ -8,7 +8,6 @@ that died is waiting again at once instead of when some claim expires.
 
 import json
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
@@ -30,8 +29,7 @@ def quoted(table: str) -> str:
     return ".".join(_preparer.quote(part) for part in table.split("."))
 
 
-@dataclass(frozen=True)
-class Position:
+class Position(NamedTuple):
     """A place in the order of a table's rows: (created_at, id), as PostgreSQL writes them."""
 
     created_at: str = "-infinity"
@@ -45,8 +43,7 @@ class Lane(NamedTuple):
     key: str
 
 
-@dataclass(frozen=True)
-class Failed:
+class Failed(NamedTuple):
     """A failed attempt as the row says it: `attempts` including this one, when to try again (None: dead)."""
 
     id: str
@@ -55,8 +52,7 @@ class Failed:
     next_attempt_at: datetime | None
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """Events in the table's order, without those that somebody else is at, and without the ones behind these in the
     `busy` lanes. `ended`: there are no more behind `last`.
     """
@@ -67,8 +63,7 @@ class Claim:
     ended: bool
 
 
-@dataclass(frozen=True)
-class Waiting:
+class Waiting(NamedTuple):
     """How many events wait, since when the oldest does, and how many are dead."""
 
     backlog: int

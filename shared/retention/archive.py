@@ -12,9 +12,9 @@ import hashlib
 import json
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import insert, text
 from sqlalchemy.exc import DBAPIError
@@ -106,8 +106,7 @@ class _Trouble:
     failed: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _Place:
+class _Place(NamedTuple):
     """Where one archive lies: `<folder>/<archive>.parquet`, .json and /<companions>."""
 
     store: Objects
@@ -127,8 +126,7 @@ class _Place:
         return f"{self.folder}.json"
 
 
-@dataclass(frozen=True)
-class _Written:
+class _Written(NamedTuple):
     """A verified archive: its rows' versions, its entry for the ledger, the copies of its rows' objects."""
 
     place: _Place
@@ -172,7 +170,7 @@ def _write(ctx: Context, target: Target, place: _Place, copied: Copied, copies: 
             "copy_sha256": hashlib.sha256(copied.data).hexdigest(),
             "written_at": rfc3339(ctx.clock.now()),
             "expires_at": rfc3339(expires_at),
-            **({"objects": [vars(copy) for copy in copies]} if rule.objects else {}),
+            **({"objects": [copy._asdict() for copy in copies]} if rule.objects else {}),
         },
         indent=1,
     ).encode()
@@ -197,7 +195,7 @@ def _write(ctx: Context, target: Target, place: _Place, copied: Copied, copies: 
         "written_at": ctx.clock.now(),
         "expires_at": expires_at,
     }
-    return _Written(place, replace(copied, data=b""), entry, copies)  # the rows are on the shelf now
+    return _Written(place, copied._replace(data=b""), entry, copies)  # the rows are on the shelf now
 
 
 def _delete(ctx: Context, target: Target, leaf: Leaf, written: _Written, pace: Pace) -> None:

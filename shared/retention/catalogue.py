@@ -1,16 +1,14 @@
 """What the live catalogue says of a table: columns, rights, key, partitions, references, triggers."""
 
 import json
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
 from shared.retention.rules import dotted, quoted
 
 
-@dataclass(frozen=True)
-class Relation:
+class Relation(NamedTuple):
     """A table as it is. Names are SQL (`schema.table`, quoted where they must be); `names` is what holds may say."""
 
     oid: int
@@ -25,8 +23,7 @@ class Relation:
     rows: int  # the planner's estimate; -1 was never analysed
 
 
-@dataclass(frozen=True)
-class Leaf:
+class Leaf(NamedTuple):
     """One table that holds rows itself: the table, or one of its partitions, which may be deep below it."""
 
     oid: int
@@ -39,8 +36,7 @@ class Leaf:
     rows: int
 
 
-@dataclass(frozen=True)
-class Child:
+class Child(NamedTuple):
     """A direct partition and its bounds as the catalogue shows them."""
 
     oid: int
@@ -50,8 +46,7 @@ class Child:
     pending: bool  # a concurrent detach was begun and not finished
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(NamedTuple):
     """A foreign key that points at the table. `action` is pg_constraint.confdeltype."""
 
     constraint: str
@@ -175,7 +170,7 @@ _KEYED_BY = text("""
 def relation(connection: Connection, table: str) -> Relation | None:
     """The table called `table` (`table` or `schema.table`, as policies write it), or None."""
     found = named(connection, _exact(table))
-    return found and replace(found, names=found.names | {table})
+    return found and found._replace(names=found.names | {table})
 
 
 def named(connection: Connection, name: str) -> Relation | None:
@@ -243,8 +238,7 @@ def nameless(connection: Connection, oid: int) -> str | None:
     return found
 
 
-@dataclass(frozen=True)
-class Partitioning:
+class Partitioning(NamedTuple):
     """How a table is partitioned: by ranges of the asked column first (`alone`: of it only), with a DEFAULT or not."""
 
     by_range: bool

@@ -10,9 +10,8 @@ the next one works off. An object other rows still name, or one that was replace
 import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, delete, insert, select, text, tuple_
@@ -33,8 +32,7 @@ _MOST_FAILED = 10
 _CHUNK = 1 << 20
 
 
-@dataclass(frozen=True)
-class Copy:
+class Copy(NamedTuple):
     """An object as it was found and its copy, named relative to the archive's folder. Size in bytes."""
 
     name: str
@@ -45,8 +43,7 @@ class Copy:
     sha256: str
 
 
-@dataclass(frozen=True)
-class Taken:
+class Taken(NamedTuple):
     """The copies, the places in the batch of the rows that stay without one, how many objects were missing, and what
     failed, in words."""
 

@@ -9,7 +9,7 @@ import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -30,8 +30,7 @@ _TOGETHER = (
 _SINGLY = "'1', cast(array[ctid] as text), cast(array[xmin] as text), line"
 
 
-@dataclass(frozen=True)
-class Copied:
+class Copied(NamedTuple):
     """Rows as lines of PostgreSQL's text, and which versions they are.
 
     `tids` and `xmins` are the elements of array literals; each of `xmins` stands once.

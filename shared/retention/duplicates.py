@@ -4,8 +4,7 @@ A walk along an index of the key, a batch of whole groups at a time, so that eac
 statement however many copies it has.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -21,8 +20,7 @@ from shared.retention.rules import Condition, Duplicates, escaped, quoted
 _LOCK_MS, _STATEMENT_MS = 2000, 60_000
 
 
-@dataclass(frozen=True)
-class Copies:
+class Copies(NamedTuple):
     """A policy and the table it found."""
 
     policy: Duplicates

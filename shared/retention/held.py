@@ -1,8 +1,8 @@
 """Legal holds as a rule meets them: the whole table, some accounts' rows, or what a restore brought back."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import Connection
 
@@ -13,8 +13,7 @@ from shared.retention.rules import Condition, inner, quoted
 from shared.wording import counted
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(NamedTuple):
     """What holds take out of a rule's reach at this moment."""
 
     whole: bool

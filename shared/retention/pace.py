@@ -6,6 +6,7 @@ still while somebody waits for a lock on the table or a replica lags, and gives 
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -50,8 +51,7 @@ class Limits:
                 raise ValueError(f"pace.{name}: expected at least 1, got {value}")
 
 
-@dataclass(frozen=True)
-class Surroundings:
+class Surroundings(NamedTuple):
     """What others do: open transactions, waiters for a lock on the table, the slowest replica, the oldest
     transaction (both in seconds), and whether the table is being vacuumed, analysed or indexed. `written` is how many
     transactions of anybody have written since the server was made."""

@@ -10,6 +10,7 @@ its note, and dropped. What somebody else detached has no note and is never touc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import Connection, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
@@ -65,8 +66,7 @@ class Size:
         return Size(self.rows + other.rows, self.exact and other.exact)
 
 
-@dataclass(frozen=True)
-class Orphan:
+class Orphan(NamedTuple):
     """A partition an earlier run noted and did not drop."""
 
     name: str

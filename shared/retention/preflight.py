@@ -4,8 +4,8 @@ What is wrong is said in words, and only that rule stays behind. Nothing here wr
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
@@ -24,8 +24,7 @@ class Unfit(Exception):
     """The rule cannot be kept as things are; the message names the thing and the remedy."""
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """A rule and the table it found. `bound` is the cutoff in the column's own terms.
 
     `leaves` hold the rows that are deleted one by one; `whole` are the partitions that go as a whole, oldest first.

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy.dialects.postgresql import dialect
 
@@ -32,8 +32,7 @@ def dotted(*parts: str) -> str:
     return ".".join(_preparer.quote(part) for part in parts)
 
 
-@dataclass(frozen=True)
-class Condition:
+class Condition(NamedTuple):
     """A where clause and its binds."""
 
     sql: str

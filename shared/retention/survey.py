@@ -1,8 +1,9 @@
 """Plan: what a policy would delete now, by the conditions it deletes by, and what it cannot do and why."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
+from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
@@ -23,8 +24,7 @@ from shared.wording import counted
 _TOO_LONG = "57014"
 
 
-@dataclass(frozen=True)
-class Survey:
+class Survey(NamedTuple):
     """What `look` found: the plan, what it stands on, and which rules cannot be kept (`name: why`)."""
 
     plan: Plan
@@ -35,8 +35,7 @@ class Survey:
     archives: int  # how many archives are over
 
 
-@dataclass(frozen=True)
-class _Found:
+class _Found(NamedTuple):
     items: list[Item]
     notes: list[str]
     held: int

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 from shared.context import Context
 from shared.telemetry.maintenance import BadWindow, under_maintenance, windows
@@ -54,13 +54,15 @@ def play(ctx: Context, prober: Prober, watch: Sequence[Target], rules: Rules) ->
         blind = not _sees(ctx, prober, watch)
     if blind:
         findings = [_disbelieved(f) for f in findings]
-    seen = [Seen(key, urls[key], at, None) for key in resting]
-    seen += [Seen(f.key, urls[f.key], f.at, f) for f in (*findings, *unusable)]
+    seen = chain(
+        (Seen(key, urls[key], at, None) for key in resting),
+        (Seen(f.key, urls[f.key], f.at, f) for f in chain(findings, unusable)),
+    )
     _count(ctx, findings, resting, unusable)
     lost = 0
     for done, chunk in enumerate(_chunks(seen)):
         lost += keep(ctx, chunk, rules.hysteresis, rules.certificate_days)
-        ctx.progress(done * _CHUNK + len(chunk), len(seen))
+        ctx.progress(done * _CHUNK + len(chunk), len(urls))
     return Round(blind, lost)
 
 
