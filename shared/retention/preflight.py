@@ -106,7 +106,8 @@ def examine(connection: Connection, rule: Rule, now: datetime) -> Target:
             raise Unfit(f"{leaf.name} is a foreign table: delete its rows where they are kept")
         if not leaf.may_delete:
             raise Unfit(
-                f"no right to select, update (to lock) and delete on {leaf.name}: run `keeper migrate --grants`"
+                f"no right to select, update (to lock) and delete on {leaf.name}: `tables.write` in task.yaml, then "
+                "`keeper migrate --grants`"
             )
         leaves.append((leaf, indexed(connection, target, leaf)))
     unindexed = [leaf for leaf, ordered in leaves if not ordered and leaf.bytes > 64 << 20]
