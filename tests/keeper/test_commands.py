@@ -147,7 +147,7 @@ def test_a_hold_is_placed_honoured_and_released(keeper: Keeper, db: Database) ->
     expire(db, 1)
     placed = keeper("hold", "add", "--table", "audit_log", "--reason", "case 12", "--as", "ann")
     assert placed.returncode == 0, placed.stderr
-    (hold,) = json.loads(keeper("hold", "list", "--json").stdout)["holds"]
+    (hold,) = document(keeper("hold", "list", "--json"), "holds")["holds"]
     assert (hold["table"], hold["reason"], hold["placed_by"]) == ("audit_log", "case 12", "ann")
     assert document(keeper("run", "db_cleanup", "--json"), "run")["counts"]["audit_log.deleted"] == 0
     assert keeper("hold", "release", hold["hold_id"], "--reason", "closed").returncode == 0
@@ -184,7 +184,7 @@ def test_above_the_cap_an_approval_is_listed_approved_and_run(keeper: Keeper, db
     refused = keeper("run", "db_cleanup", functions=functions)
     assert refused.returncode == 3
     assert "3 rows (at most 2)" in " ".join(refused.stdout.split())
-    (waiting,) = json.loads(keeper("approvals", "list", "--json").stdout)["approvals"]
+    (waiting,) = document(keeper("approvals", "list", "--json"), "approvals")["approvals"]
     shown = json.loads(keeper("approvals", "show", waiting["approval_id"], "--json").stdout)
     assert (shown["approval"]["decision"], shown["plan"]["ceiling"]) == (None, {"rows": 3})
     approved = keeper("approvals", "approve", waiting["approval_id"], "--reason", "looked at it", functions=functions)
@@ -332,7 +332,7 @@ def test_doctor_adopt_says_which_rights_and_indexes_are_missing(keeper: Keeper, 
     assert keeper("migrate", "--grants", "--adopt", str(mapping)).returncode == 0
 
     def found(state: str) -> dict[str, str]:
-        said = json.loads(keeper("doctor", "--adopt", str(mapping), "--json").stdout)["findings"]
+        said = document(keeper("doctor", "--adopt", str(mapping), "--json"), "doctor")["findings"]
         return {one["subject"]: one["remedy"] for one in said if one["state"] == state}
 
     assert found("wrong") == {}
