@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from shared.context import Context
 from shared.errors import Retry, Unavailable
-from shared.schema_rooms import erasure
+from shared.schema import erasure
 
 # The secret's name, for task.yaml's `secrets` and `ctx.secret`.
 KEY = "erasure-key"

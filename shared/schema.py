@@ -1,6 +1,6 @@
 """Groundskeeper's own tables: the schema `groundskeeper`, whatever database it is added to.
 
-Here are those that every run needs; schema_retention.py and schema_rooms.py beside it have the others. Migrations
+Here are the core's; schema_retention.py and its like have those of rooms, schema_rooms.py gathers them all. Migrations
 (shared/migrations, branch `groundskeeper`) create them; a test holds models and migrations equal. All times are
 timestamptz in UTC. Nothing in them ever holds a secret; personal data only in `legal_hold` and `erasure` where it
 cannot be avoided, as opaque account ids or keyed hashes.
@@ -240,3 +240,19 @@ outbox = Table(
 )
 Index("ix_outbox_pending", outbox.c.created_at, outbox.c.id, postgresql_where=outbox.c.published_at.is_(None))
 Index("ix_outbox_published", outbox.c.published_at, postgresql_where=outbox.c.published_at.is_not(None))
+
+# Accounts that are erased, or being erased, as keyed hashes: what arrives of them later, from wherever, stays out.
+erasure = Table(
+    "erasure",
+    metadata,
+    Column("account_hash", Text, primary_key=True),  # HMAC-SHA256 with the secret erasure-key
+    Column("erasure_id", Uuid, nullable=False, unique=True),  # the receipt's number
+    Column("person_hash", Text, index=True),  # of the Firebase user who asked
+    Column("account_id", Text, unique=True),  # only until it is completed
+    Column("requested_at", Moment, nullable=False),
+    Column("erased_at", Moment),  # the tombstone; null: not yet at that step
+    Column("completed_at", Moment),
+    Column("steps", JSONB, nullable=False, server_default=text("'{}'")),  # step -> {done_at, what it did}
+    Column("receipt", JSONB),
+    CheckConstraint("completed_at is null or account_id is null", name="forgotten"),
+)

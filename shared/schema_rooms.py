@@ -18,48 +18,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from shared import schema_events as schema_events
+from shared import schema_feeds as schema_feeds
 from shared import schema_retention as schema_retention
 from shared.schema import Moment
 from shared.schema import metadata as metadata
-
-# A feed's last good copy, and how it went since. `merged_at`: when all of a copy was last merged, changed or not.
-feed_state = Table(
-    "feed_state",
-    metadata,
-    Column("feed", Text, primary_key=True),
-    Column("etag", Text),
-    Column("last_modified", Text),
-    Column("sha256", Text),
-    Column("indicators", Integer, nullable=False, server_default=text("0")),
-    Column("tried_at", Moment),
-    Column("good_at", Moment),
-    Column("merged_at", Moment),
-    Column("shrunk_since", Moment),  # when it first came suspiciously small
-    Column("failures", Integer, nullable=False, server_default=text("0")),  # in a row
-    Column("error", Text),
-)
-
-# The rows of each feed's last good copy that were refused, the first of them, and why.
-feed_reject = Table(
-    "feed_reject",
-    metadata,
-    Column("feed", Text, primary_key=True),
-    Column("number", Integer, primary_key=True),  # of the record in its copy
-    Column("reason", Text, nullable=False),
-    Column("content", Text, nullable=False),
-    Column("rejected_at", Moment, nullable=False),
-)
-
-# How far a scan of somebody's service has come, and when it may be asked again.
-scan_state = Table(
-    "scan_state",
-    metadata,
-    Column("scan", Text, primary_key=True),
-    Column("cursor", JSONB, nullable=False, server_default=text("'{}'")),
-    Column("not_before", Moment),
-    Column("finished_at", Moment),
-    Column("updated_at", Moment, nullable=False),
-)
 
 # How far each secret's rotation has come; never a value. One that is open keeps the next from beginning.
 secret_rotation = Table(
@@ -194,54 +157,4 @@ billing_grant = Table(
     Column("tier", Text, nullable=False),
     Column("recorded_at", Moment, nullable=False),
     Column("ended_at", Moment),
-)
-
-# Accounts that are erased, or being erased, as keyed hashes: what arrives of them later, from wherever, stays out.
-erasure = Table(
-    "erasure",
-    metadata,
-    Column("account_hash", Text, primary_key=True),  # HMAC-SHA256 with the secret erasure-key
-    Column("erasure_id", Uuid, nullable=False, unique=True),  # the receipt's number
-    Column("person_hash", Text, index=True),  # of the Firebase user who asked
-    Column("account_id", Text, unique=True),  # only until it is completed
-    Column("requested_at", Moment, nullable=False),
-    Column("erased_at", Moment),  # the tombstone; null: not yet at that step
-    Column("completed_at", Moment),
-    Column("steps", JSONB, nullable=False, server_default=text("'{}'")),  # step -> {done_at, what it did}
-    Column("receipt", JSONB),
-    CheckConstraint("completed_at is null or account_id is null", name="forgotten"),
-)
-
-# The ids of events already handled, one row a consumer: what is delivered at least once is handled once.
-inbox = Table(
-    "inbox",
-    metadata,
-    Column("consumer", Text, primary_key=True),
-    Column("event_id", Uuid, primary_key=True),
-    Column("received_at", Moment, nullable=False, index=True),
-)
-
-# Events that can never be handled, and why. The payload is what is left of it without addresses and secrets, cut.
-dead_letter = Table(
-    "dead_letter",
-    metadata,
-    Column("letter_id", Uuid, primary_key=True),  # of where it came from: the same letter again is the same row
-    Column("consumer", Text, nullable=False),
-    Column("source", Text, nullable=False),  # topic/message id, or topic/partition/offset
-    Column("event_id", Uuid),
-    Column("reason", Text, nullable=False),
-    Column("payload", Text),
-    Column("bytes", BigInteger, nullable=False),
-    Column("received_at", Moment, nullable=False, index=True),
-)
-
-# How far a consumer has read a stream of Kafka: written with the work, so that the two cannot disagree.
-stream_offset = Table(
-    "stream_offset",
-    metadata,
-    Column("consumer", Text, primary_key=True),
-    Column("topic", Text, primary_key=True),
-    Column("partition", Integer, primary_key=True),
-    Column("next_offset", BigInteger, nullable=False),
-    Column("updated_at", Moment, nullable=False),
 )

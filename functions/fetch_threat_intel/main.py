@@ -16,7 +16,7 @@ from shared.feeds.allowed import Allowed
 from shared.feeds.feed import Feed, Guard, state_of, take
 from shared.feeds.fetch import Caps
 from shared.feeds.merge import age
-from shared.schema_rooms import scan_state
+from shared.schema_feeds import scan_state
 from shared.task import Context, entrypoint
 
 _AGEING = "threat_ageing"

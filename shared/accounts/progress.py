@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from shared.clock import rfc3339
 from shared.erasure import account_hash, person_hash
-from shared.schema_rooms import erasure
+from shared.schema import erasure
 
 _COLUMNS = (
     erasure.c.erasure_id,

@@ -8,7 +8,7 @@ from shared import erasure
 from shared.accounts import progress
 from shared.accounts.deletion import TOMBSTONES
 from shared.context import Context
-from shared.schema_rooms import erasure as table
+from shared.schema import erasure as table
 
 _NAME = re.compile(r"erasures/([0-9a-f]{64})\.json")
 _PAGE = 5000

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from shared.context import Context
 from shared.darkweb.samples import ANSWERS
-from shared.schema_rooms import scan_state
+from shared.schema_feeds import scan_state
 
 # Have I Been Pwned refuses whoever has no name.
 _AGENT = "Groundskeeper (breach monitoring)"

@@ -21,7 +21,7 @@ from shared.feeds.indicators import Reader
 from shared.feeds.merge import Judge, Tally, merge, quarantine, stage
 from shared.feeds.pages import pages
 from shared.feeds.samples import sample
-from shared.schema_rooms import feed_state
+from shared.schema_feeds import feed_state
 
 _MERGE_MS = 600_000
 

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, delete, select
 
 from shared import audit
 from shared.errors import Refused
-from shared.schema_rooms import dead_letter
+from shared.schema_events import dead_letter
 
 _C = dead_letter.c
 _SHOWN = (_C.letter_id, _C.consumer, _C.source, _C.event_id, _C.reason, _C.payload, _C.bytes, _C.received_at)

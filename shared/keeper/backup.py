@@ -21,8 +21,8 @@ from shared.keeper.session import Session, find, session
 from shared.keeper.tasks import run_by_hand, say
 from shared.objects import Objects
 from shared.params import build, resolve
+from shared.schema import erasure as erasure_table
 from shared.schema import verified_backup
-from shared.schema_rooms import erasure as erasure_table
 from shared.wording import counted
 
 

@@ -1,6 +1,7 @@
 """What a monitored service's URL means: scheme, host and port, in one canonical form that curl reads as we do."""
 
 import re
+import sys
 from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -69,7 +70,8 @@ def _parse(kind: str, url: str, schemes: tuple[str, ...]) -> Target:
         canonical = f"{parts.scheme}://{shown}:{port}{rest}"
     else:
         canonical = f"{'https' if kind == 'tls' else 'http'}://{shown}:{port}/"
-    return Target(kind, parts.scheme, host, port, canonical, literal)
+    # thousands of targets share these words, and a host is many services'
+    return Target(sys.intern(kind), sys.intern(parts.scheme), sys.intern(host), port, canonical, literal)
 
 
 def _host(name: str) -> tuple[str, bool]:
