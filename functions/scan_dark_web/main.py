@@ -6,6 +6,7 @@ never visits a hidden service, and looks for customers' addresses only when that
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from shared.darkweb import ahmia, hibp, samples
@@ -60,12 +61,12 @@ def run(ctx: Context, params: Params) -> dict[str, int]:
     else:
         sent = {"hibp-api-key": hibp_key} if hibp_key else {}
         for domain in domains:
-            scan("hibp_domain", params.hibp, lambda s, d=domain: hibp.domain(ctx, s, d, key), sent)
+            scan("hibp_domain", params.hibp, partial(hibp.domain, ctx, name=domain, key=key), sent)
         if params.customers:
             name = "hibp_customers"
             scan(name, params.hibp, lambda s: hibp.customers(ctx, s, s.place, key, scan=name), sent)
     for term in terms:
-        scan("ahmia", params.ahmia, lambda service, t=term: ahmia.mentions(ctx, service, t))
+        scan("ahmia", params.ahmia, partial(ahmia.mentions, ctx, term=term))
     if not terms:
         left_out.append("mentions (BRAND_TERMS is empty)")
     if wrong:

@@ -1,7 +1,7 @@
 """Plan: what a policy would delete now, by the conditions it deletes by, and what it cannot do and why."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -24,7 +24,8 @@ from shared.wording import counted
 _TOO_LONG = "57014"
 
 
-class Survey(NamedTuple):
+@dataclass(frozen=True)
+class Survey:
     """What `look` found: the plan, what it stands on, and which rules cannot be kept (`name: why`)."""
 
     plan: Plan

@@ -419,7 +419,7 @@ def test_what_a_task_declares_beyond_opens_what_it_takes(migrated: Engine, role:
         connection.execute(text("select * from groundskeeper.archive_manifest"))
         held = ledger.open_run(connection, _key("topic"), now=NOW)
         assert isinstance(held, ledger.Opened)
-        other = ledger.open_run(connection, replace(_key("topic"), run_key="k2"), now=NOW)
+        other = ledger.open_run(connection, _key("topic")._replace(run_key="k2"), now=NOW)
         assert isinstance(other, ledger.Held)
         ledger.give_way(connection, other, message=True, now=NOW)
 
