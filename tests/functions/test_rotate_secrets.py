@@ -388,7 +388,9 @@ def _killed_and_gone_on_with(
         assert undisturbed.outcome == "ok", undisturbed
         for step in range(1, undisturbed.steps + 1, every):
             request = arrange()
-            assert kill.run(request=request, now=now, step=step).killed, step
+            first = kill.run(request=request, now=now, step=step)
+            # The first run of all takes a step more than the others: the last kill may come too late.
+            assert first.killed or (first.outcome == "ok" and first.steps == step - 1), (step, first)
             with db.transaction() as connection:
                 connection.execute(
                     text("update groundskeeper.task_attempt set heartbeat_at = heartbeat_at - interval '61 s'")
