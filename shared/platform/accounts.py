@@ -3,7 +3,8 @@
 from sqlalchemy import Boolean, CheckConstraint, Column, ForeignKey, Index, Integer, Numeric, Table, Text, text
 from sqlalchemy.dialects.postgresql import INET, JSONB
 
-from shared.platform.metadata import EMPTY_LIST, EMPTY_OBJECT, Moment, identity, metadata, of_account
+from shared.platform.metadata import EMPTY_LIST, EMPTY_OBJECT, identity, metadata, of_account
+from shared.schema import Moment
 
 # tier `pro` without a stripe_customer_id is a manual grant: billing never touches it.
 user_profile = Table(

@@ -16,7 +16,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from shared.platform.metadata import EMPTY_OBJECT, Moment, identity, metadata, of_account
+from shared.platform.metadata import EMPTY_OBJECT, identity, metadata, of_account
+from shared.schema import Moment
 
 # Platform-wide windows of traffic, no account in them: they outlive the 30 days of raw telemetry.
 ml_window = Table(

@@ -1,18 +1,11 @@
-"""What the platform's tables share: one MetaData, one naming of constraints, one type for moments."""
+"""What the platform's tables share: one MetaData, and the columns many of them have."""
 
-from sqlalchemy import BigInteger, Column, DateTime, ForeignKey, Identity, MetaData, Text, text
+from sqlalchemy import BigInteger, Column, ForeignKey, Identity, MetaData, Text, text
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+from shared.schema import NAMING
 
-Moment = DateTime(timezone=True)
+metadata = MetaData(naming_convention=NAMING)
+
 EMPTY_OBJECT, EMPTY_LIST = text("'{}'"), text("'[]'")
 
 

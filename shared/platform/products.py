@@ -3,7 +3,8 @@
 from sqlalchemy import CheckConstraint, Column, Double, ForeignKey, Table, Text, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from shared.platform.metadata import EMPTY_OBJECT, Moment, identity, metadata
+from shared.platform.metadata import EMPTY_OBJECT, identity, metadata
+from shared.schema import Moment
 
 idea = Table(
     "idea",

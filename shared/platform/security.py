@@ -15,7 +15,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import INET, JSONB
 
-from shared.platform.metadata import EMPTY_LIST, Moment, from_account, identity, metadata, of_account
+from shared.platform.metadata import EMPTY_LIST, from_account, identity, metadata, of_account
+from shared.schema import Moment
 
 # Legacy rows have no canonical_key and may be there many times over (indicator_type, indicator); db_cleanup
 # removes the surplus. New rows are merged by canonical_key, which is unique where it is given: legacy rows

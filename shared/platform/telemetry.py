@@ -18,7 +18,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import INET, JSONB
 
-from shared.platform.metadata import EMPTY_OBJECT, Moment, identity, metadata, of_account
+from shared.platform.metadata import EMPTY_OBJECT, identity, metadata, of_account
+from shared.schema import Moment
 
 # One row a ping or request. Range-partitioned by UTC day; shared/platform/partitions.py makes the partitions
 # ahead. There is no default partition: it would forbid DETACH CONCURRENTLY, so a row of a day that has no
