@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import insert, text
+from sqlalchemy import Connection, insert, text
 from sqlalchemy.exc import DBAPIError
 
 from shared.clock import rfc3339
@@ -26,9 +26,11 @@ from shared.redaction import sqlstate
 from shared.retention import companions, held, parquet
 from shared.retention.catalogue import Leaf
 from shared.retention.companions import Copy
-from shared.retention.copying import Copied, Walk, copy_out, together
+from shared.retention.copying import VERSION, Copied, Stretch, Walk, copy_out, together
 from shared.retention.pace import Pace
 from shared.retention.preflight import Target
+from shared.retention.ranges import BY_RANGE
+from shared.retention.rules import Condition, both
 from shared.retention.shelf import NotArchived, folder_of, put, remove, store_of, storing
 from shared.schema_retention import archive_manifest
 from shared.wording import counted
@@ -217,23 +219,9 @@ def _deleted(ctx: Context, target: Target, leaf: Leaf, written: _Written) -> int
         if state.whole:
             return 0
         spared = held.spared(target, state)
-        # The place and a transaction that wrote one of these rows: whatever is written there later has another.
-        these = f"t.ctid = any(cast(:tids as tid[])) and t.xmin = any(cast(:xmins as xid[])) and {spared.sql}"
-        binds = {
-            **spared.binds,
-            "tids": f"{{{copied.tids.decode()}}}",
-            "xmins": f"{{{b','.join(copied.xmins).decode()}}}",
-        }
-        try:
-            with connection.begin_nested():
-                deleted: int = connection.execute(text(f"delete from only {leaf.name} t where {these}"), binds).rowcount
-        except DBAPIError as error:
-            if sqlstate(error) != _LOCKED:
-                raise
-            free = f"select t.ctid from only {leaf.name} t where {these} for update of t skip locked"
-            deleted = connection.execute(
-                text(f"delete from only {leaf.name} t where t.ctid = any(array({free}))"), binds
-            ).rowcount
+        deleted = copied.rows
+        if not (copied.stretch and _whole(connection, leaf, copied.stretch, spared, copied.rows)):
+            deleted = _each(connection, leaf, copied, spared)
         if deleted:
             connection.execute(insert(archive_manifest).values(**written.entry))
             companions.note(connection, target, written.place.archive_id, written.copies, ctx.clock.now())
@@ -241,4 +229,46 @@ def _deleted(ctx: Context, target: Target, leaf: Leaf, written: _Written) -> int
         ctx.count(f"{rule}.archived", deleted)
         if changed := copied.rows - deleted:
             ctx.count(f"{rule}.in_use", changed)
+    return deleted
+
+
+def _whole(connection: Connection, leaf: Leaf, stretch: Stretch, spared: Condition, rows: int) -> bool:
+    """Delete what is due in `stretch`, if these are the versions that were copied, all of them and no other; else
+    nothing."""
+    due = both(stretch.within, spared)
+    connection.execute(BY_RANGE)
+    try:
+        with connection.begin_nested() as attempt:
+            gone = connection.execute(
+                text(
+                    f"with gone as (delete from only {leaf.name} t where {due.sql} returning {VERSION} as version)"
+                    " select count(*) as rows, cast(sum(version) as text) as versions from gone"
+                ),
+                due.binds,
+            ).one()
+            same: bool = (gone.rows, gone.versions) == (rows, stretch.versions)
+            if not same:
+                attempt.rollback()
+            return same
+    except DBAPIError as error:
+        if sqlstate(error) != _LOCKED:
+            raise
+        return False
+
+
+def _each(connection: Connection, leaf: Leaf, copied: Copied, spared: Condition) -> int:
+    """Delete those of the copied versions that are still there and nobody is at; how many."""
+    # The place and a transaction that wrote one of these rows: whatever is written there later has another.
+    free = (
+        f"select t.ctid from only {leaf.name} t where t.ctid = any(cast(:tids as tid[]))"
+        f" and t.xmin = any(cast(:xmins as xid[])) and {spared.sql} for update of t skip locked"
+    )
+    deleted: int = connection.execute(
+        text(f"delete from only {leaf.name} t where t.ctid = any(array({free}))"),
+        {
+            **spared.binds,
+            "tids": f"{{{copied.tids.decode()}}}",
+            "xmins": f"{{{b','.join(copied.xmins).decode()}}}",
+        },
+    ).rowcount
     return deleted

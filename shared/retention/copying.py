@@ -17,29 +17,37 @@ from shared.context import Context
 from shared.retention import held, parquet
 from shared.retention.catalogue import Leaf
 from shared.retention.preflight import Target
-from shared.retention.rules import Condition, inlined, quoted
+from shared.retention.rules import Condition, both, inlined, quoted
 
 _STATEMENT_MS = 60_000
 _SIGNATURE = 19  # bytes before the first row of COPY's binary format: its name, flags and no extension
+_CROWD = 4  # so many times the rows asked for are of one moment: too many to take at once
+# A stretch is sorted in memory, not in a file of the server's.
+_SORTED = text("select set_config('work_mem', '64MB', true)")
+
+# A version of a row of table `t`, as a number: its place, and the transaction that wrote it.
+VERSION = "hash_record_extended(row(t.ctid, t.xmin), 0)"
 
 
-_TOGETHER = (
-    "cast(count(*) as text), coalesce(cast(array_agg(ctid) as text), ''), coalesce(cast(array_agg(xmin) as text), ''),"
-    " coalesce(string_agg(line, E'\\n'), '')"
-)
-_SINGLY = "'1', cast(array[ctid] as text), cast(array[xmin] as text), line"
+class Stretch(NamedTuple):
+    """A part of a table, and the versions of its due rows: the sum of their numbers."""
+
+    within: Condition
+    versions: str
 
 
 class Copied(NamedTuple):
     """Rows as lines of PostgreSQL's text, and which versions they are.
 
-    `tids` and `xmins` are the elements of array literals; each of `xmins` stands once.
+    `tids` and `xmins` are the elements of array literals; each of `xmins` stands once. `stretch` is where they are all
+    that was due; None where single rows were chosen.
     """
 
     rows: int
     tids: bytes
     xmins: frozenset[bytes]
     data: bytes | memoryview
+    stretch: Stretch | None = None
 
 
 def together(rows: Sequence[Copied]) -> Copied:
@@ -59,7 +67,7 @@ class Walk:
     """Where the copying is: rows that changed since they were copied are left behind, not met again."""
 
     indexed: bool
-    low: object = None
+    low: str | None = None  # the moment up to which all was copied, as text
     block: int = 0
 
 
@@ -93,30 +101,56 @@ def copy_out(
     ctx: Context, target: Target, leaf: Leaf, walk: Walk, rows: int, *, singly: bool
 ) -> tuple[list[Copied], bool] | None:
     """The next rows, by key, all in one or each for itself (`singly`); and whether these were the last. None: the
-    table is held."""
-    message, relation = Message(), target.relation
+    table is held. Moves `walk` on."""
+    message, by_time = Message(), walk.indexed
     with ctx.read(statement_timeout_ms=_STATEMENT_MS) as connection:
         state = held.now(connection, target, ctx.clock.now())
         if state.whole:
             return None
         connection.execute(text(parquet.TEXT_SETTINGS))
-        span, last = _span(connection, target, leaf, walk, rows)
-        due = held.spared(target, state)
-        condition = inlined(Condition(f"{span.sql} and {due.sql}", {**span.binds, **due.binds}))
+        connection.execute(_SORTED)
+        within, last = _later(target, walk), True
+        if not by_time:
+            window, last = _window(connection, leaf, walk, rows)
+            within = both(within, window)
+        some = f"order by {target.timestamp} fetch first {rows} rows with ties) t limit {_CROWD * rows}"
         stretch = (
-            f"select t.ctid, t.xmin, {parquet.line(relation.columns)} as line from only {leaf.name} t"
-            f" where {condition} order by {key_order(relation.key, relation.columns)}"
+            f"select * from (select t.*, t.ctid, t.xmin from only {leaf.name} t"
+            f" where {inlined(both(within, held.spared(target, state)))} {some if by_time else ') t'}"
         )
-        copy(
-            connection,
-            f"copy (select {_SINGLY if singly else _TOGETHER} from ({stretch}) rows) to stdout (format binary)",
-            message,
+        copy(connection, f"copy ({_lines(target, stretch, singly=singly)}) to stdout (format binary)", message)
+    found, versions, edge = [], "", ""
+    for count, tids, xmins, numbers, stamp, data in message.rows():
+        if of := int(bytes(count)):
+            found.append(Copied(of, bytes(tids[1:-1]), frozenset(bytes(xmins[1:-1]).split(b",")), data))
+            versions, edge = bytes(numbers).decode(), bytes(stamp).decode()
+    if by_time and found:
+        copied = sum(one.rows for one in found)
+        if copied == _CROWD * rows:
+            walk.indexed = False
+            return copy_out(ctx, target, leaf, walk, rows, singly=singly)
+        within = both(within, Condition(f"{target.timestamp} <= cast(:edge as {target.kind})", {"edge": edge}))
+        walk.low, last = edge, copied < rows
+    if versions:
+        found = [one._replace(stretch=Stretch(within, versions)) for one in found]
+    return found, last
+
+
+def _lines(target: Target, stretch: str, *, singly: bool) -> str:
+    """SQL of the rows of `stretch`: how many, which versions, these as a number, up to which moment, lines."""
+    relation, stamp = target.relation, target.timestamp
+    line, order = parquet.line(relation.columns), f"order by {key_order(relation.key, relation.columns)}"
+    if singly:
+        return (
+            f"select '1', cast(array[t.ctid] as text), cast(array[t.xmin] as text), '',"
+            f" cast(max({stamp}) over () as text), {line} from ({stretch}) t {order}"
         )
-    found = [
-        Copied(int(bytes(count)), bytes(tids[1:-1]), frozenset(bytes(xmins[1:-1]).split(b",")), data)
-        for count, tids, xmins, data in message.rows()
-    ]
-    return [copied for copied in found if copied.rows], last
+    return (
+        "select cast(count(*) as text), coalesce(cast(array_agg(t.ctid) as text), ''),"
+        f" coalesce(cast(array_agg(t.xmin) as text), ''), coalesce(cast(sum({VERSION}) as text), ''),"
+        f" coalesce(cast(max({stamp}) as text), ''), coalesce(string_agg({line}, E'\\n'), '')"
+        f" from (select * from ({stretch}) t {order}) t"
+    )
 
 
 def copy(connection: Connection, statement: str, stream: Any) -> None:
@@ -132,50 +166,20 @@ def key_order(key: tuple[str, ...], columns: dict[str, str]) -> str:
     return ", ".join(f"t.{quoted(c)}" + (' collate "C"' if columns[c] in text_like else "") for c in key)
 
 
-def _span(connection: Connection, target: Target, leaf: Leaf, walk: Walk, rows: int) -> tuple[Condition, bool]:
-    """The next stretch of the table: of the index by the timestamp, or of the heap. Moves `walk` on."""
-    if not walk.indexed:
-        blocks = connection.execute(
-            text("select pg_relation_size(cast(:oid as oid)) / cast(current_setting('block_size') as bigint)"),
-            {"oid": leaf.oid},
-        ).scalar_one()
-        first, past = walk.block, walk.block + max(8, rows // 64)
-        walk.block = past
-        inside = "t.ctid >= cast(:first as tid) and t.ctid < cast(:past as tid)"
-        return Condition(inside, {"first": f"({first},0)", "past": f"({past},0)"}), past >= blocks
-    stamp, due = target.timestamp, target.due()
-    start, binds = "true", {}
-    if walk.low is not None:
-        start, binds["low"] = f"{stamp} >= cast(:low as {target.kind})", str(walk.low)
-    edge = connection.execute(
-        text(
-            f"select cast(max(stamp) as text) from (select {stamp} as stamp from only {leaf.name} t"
-            f" where {start} and {due.sql} order by {stamp} limit :rows) batch"
-        ),
-        {**binds, **due.binds, "rows": rows},
-    ).scalar()
-    if edge is None:
-        return Condition("false", {}), True
-    after = connection.execute(
-        text(
-            f"select cast({stamp} as text) from only {leaf.name} t"
-            f" where {stamp} > cast(:edge as {target.kind}) and {due.sql} order by {stamp} limit 1"
-        ),
-        {**due.binds, "edge": edge},
-    ).scalar()
-    start_at, walk.low = walk.low, after
-    within = f"{start} and {stamp} <= cast(:edge as {target.kind})"
-    crowd = connection.execute(
-        text(
-            f"select 1 from only {leaf.name} t where {stamp} = cast(:edge as {target.kind}) and {due.sql}"
-            " offset :most limit 1"
-        ),
-        {**due.binds, "edge": edge, "most": 3 * rows},
-    ).scalar()
-    if crowd is not None:  # too many of one moment to take at once: go by place instead of by time
-        walk.indexed, walk.low = False, start_at
-        return _span(connection, target, leaf, walk, rows)
-    return (
-        Condition(within, {**binds, "edge": edge}),
-        after is None,
-    )
+def _later(target: Target, walk: Walk) -> Condition:
+    """Rows of later moments than those that were copied by time."""
+    if walk.low is None:
+        return Condition("true", {})
+    return Condition(f"{target.timestamp} > cast(:low as {target.kind})", {"low": walk.low})
+
+
+def _window(connection: Connection, leaf: Leaf, walk: Walk, rows: int) -> tuple[Condition, bool]:
+    """The next window of the heap, and whether it is the last."""
+    blocks = connection.execute(
+        text("select pg_relation_size(cast(:oid as oid)) / cast(current_setting('block_size') as bigint)"),
+        {"oid": leaf.oid},
+    ).scalar_one()
+    first, past = walk.block, walk.block + max(8, rows // 64)
+    walk.block = past
+    inside = "t.ctid >= cast(:first as tid) and t.ctid < cast(:past as tid)"
+    return Condition(inside, {"first": f"({first},0)", "past": f"({past},0)"}), past >= blocks

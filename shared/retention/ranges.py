@@ -19,7 +19,7 @@ from shared.retention import catalogue, held
 from shared.retention.catalogue import Leaf
 from shared.retention.pace import Pace
 from shared.retention.preflight import Target
-from shared.retention.rules import Condition, inlined
+from shared.retention.rules import Condition, both, inlined
 
 # A row somebody is at is not waited for long: it stays for the next run.
 _LOCK_MS = 250
@@ -28,7 +28,8 @@ _GUESSED_MS = 2_000
 _ROWS_A_BLOCK = 32  # a first guess of how dense rows lie; the pace corrects it
 
 _LOCKED, _TOO_LONG = "55P03", "57014"
-_BY_RANGE = text("select set_config('enable_seqscan', 'off', true)")
+# A batch is read by its range, whatever the statistics say of a table half gone.
+BY_RANGE = text("select set_config('enable_seqscan', 'off', true)")
 # Above this correlation of time and place, a range of time is a stretch of the heap.
 _ORDERLY = 0.9
 _ORDER = text("""
@@ -63,11 +64,6 @@ def _scattered(ctx: Context, target: Target, leaf: Leaf) -> bool:
         blocks = connection.execute(_BLOCKS, {"oid": leaf.oid}).scalar_one()
         due = catalogue.explained(connection, f"select 1 from only {leaf.name} t where {inlined(target.due())}")
     return bool(due["Plan Rows"] >= blocks)
-
-
-def both(one: Condition, other: Condition) -> Condition:
-    """Rows that meet both conditions."""
-    return Condition(f"{one.sql} and {other.sql}", {**one.binds, **other.binds})
 
 
 class _Stride:
@@ -157,7 +153,7 @@ class _Walk:
         try:
             with self._ctx.begin(lock_timeout_ms=_LOCK_MS, statement_timeout_ms=statement_ms) as connection:
                 state = held.now(connection, self._target, self._ctx.clock.now())
-                connection.execute(_BY_RANGE)
+                connection.execute(BY_RANGE)
                 began = self._ctx.clock.monotonic()  # what others feel: not what it takes to ask who holds what
                 yield None if state.whole else connection, held.spared(self._target, state)
             self._careful = False

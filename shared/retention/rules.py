@@ -39,6 +39,11 @@ class Condition(NamedTuple):
     binds: dict[str, Any]
 
 
+def both(one: Condition, other: Condition) -> Condition:
+    """Rows that meet both conditions."""
+    return Condition(f"{one.sql} and {other.sql}", {**one.binds, **other.binds})
+
+
 @dataclass(frozen=True)
 class Archive:
     """Keep a verified copy of what goes for so many days, from which `keeper restore` brings it back.

@@ -382,13 +382,15 @@ def test_many_rows_of_one_moment_are_archived_in_parts_without_an_index_too(
         "create table log (id int primary key, at date, note text)",
         "create index on log (at)",
         'grant select, update, delete on log to "db-cleanup"',
-        "insert into log select n, '2026-01-01', repeat('x', 50) from generate_series(1, 60000) n",
+        "insert into log select n, date '2025-12-01' + n / 1000, repeat('x', 50) from generate_series(1, 6000) n",
+        "insert into log select n, '2026-01-01', repeat('x', 50) from generate_series(6001, 100000) n",
     )
     result = sweep(RULE)
-    assert result.counts == {"log.deleted": 60000, "log.archived": 60000}, result.error
-    assert len(rows("select 1 from groundskeeper.archive_manifest")) > 2
+    assert result.counts == {"log.deleted": 100000, "log.archived": 100000}, result.error
+    files = [r.items for r in rows("select items from groundskeeper.archive_manifest")]
+    assert (len(files) > 2, sum(files)) == (True, 100000), "no row is in two archives"
     done = bring(result.run_id)
-    assert (done.restored, done.equal) == (60000, True)
+    assert (done.restored, done.equal) == (100000, True)
 
 
 def test_the_manifest_says_what_the_archive_holds(simple: None, sweep: Sweep, settings: Settings) -> None:
