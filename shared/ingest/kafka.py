@@ -79,7 +79,8 @@ def _consumer(connection: Mapping[str, str]) -> Iterator[Consumer]:
         yield consumer
     except KafkaException as error:
         raise Unavailable(
-            f"Kafka does not answer ({error.args[0].name()}): look at KAFKA_SERVERS and KAFKA_USER"
+            f"Kafka does not answer ({error.args[0].name()}): look at KAFKA_SERVERS, KAFKA_USER, KAFKA_CA and the"
+            " secret kafka-password"
         ) from error
     finally:
         consumer.close()

@@ -28,10 +28,12 @@ from shared.ingest.events import LARGEST_BODY, MOST_EVENTS
 from shared.manifest import FUNCTIONS, Every
 from shared.platform.partitions import create_ahead
 from shared.result import Result
+from shared.secrets import store
 from shared.settings import Settings
 from tests.conftest import NOW, ManualClock, RunTask
 from tests.killing import killer
 from tests.relay.kafka_broker import KafkaBroker, kafka_broker
+from tests.relay.kafka_login import kafka_with_login
 
 Rows = Callable[..., list[Any]]
 Send = Callable[..., Result]
@@ -392,7 +394,7 @@ def drain(run_task: RunTask, settings: Settings, clock: ManualClock) -> Callable
     """One minute's run with KAFKA_SERVERS set."""
 
     def run(servers: str, **variables: str) -> Result:
-        using = replace(settings, environ={**settings.environ, "KAFKA_SERVERS": servers, **variables})
+        using = replace(settings, environ={**settings.environ, **variables, "KAFKA_SERVERS": servers})
         slot = datetime(2026, 6, 15, 12, 0, tzinfo=UTC) - timedelta(minutes=next(_minutes) + 1)
         return run_task("telemetry_ingest", of_slot(Every(60), slot), using=using)
 
@@ -400,7 +402,7 @@ def drain(run_task: RunTask, settings: Settings, clock: ManualClock) -> Callable
 
 
 def produce(broker: KafkaBroker, topic: str, *bodies: bytes) -> None:
-    producer = Producer({"bootstrap.servers": broker.servers})
+    producer = Producer(broker.settings)
     for n, body in enumerate(bodies):
         producer.produce(topic, body, key=str(n % 7))
     assert producer.flush(10) == 0
@@ -488,6 +490,26 @@ def test_a_broker_that_will_not_speak_tls_never_hears_the_password(
     result = drain(broker.servers, KAFKA_USER="ingest")
     assert result.outcome is Outcome.UNAVAILABLE
     assert "nobody shall read" not in f"{capfd.readouterr()} {result.error}"
+
+
+def test_behind_a_login_the_drain_reads_over_tls_and_a_wrong_password_reads_nothing(
+    drain: Callable[..., Result], settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with kafka_with_login(tmp_path) as login:
+        login.broker.create("app-events")
+        produce(login.broker, "app-events", *[json.dumps(request()).encode() for _ in range(20)])
+        login.accepted.clear()
+        servers = login.variables["KAFKA_SERVERS"]
+        with monkeypatch.context() as hurried:
+            hurried.setattr("shared.ingest.kafka._ANSWER_S", 1.0)
+            store(settings).add("kafka-password", "a password nobody gave")
+            wrong = drain(servers, **login.variables)
+        assert (wrong.outcome, login.accepted, set(login.refused)) == (Outcome.UNAVAILABLE, [], {"SCRAM-SHA-256"})
+        assert "KAFKA_USER" in (wrong.error or "")
+        store(settings).add("kafka-password", login.password)
+        right = drain(servers, **login.variables)
+        assert (right.outcome, right.counts["requests"]) == (Outcome.OK, 20), right.error
+        assert set(login.accepted) == {"SCRAM-SHA-256"}
 
 
 def test_without_kafka_the_minute_has_nothing_to_do(run_task: RunTask) -> None:

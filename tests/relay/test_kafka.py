@@ -9,9 +9,11 @@ import pytest
 
 from shared.errors import Outcome
 from shared.relay import kafka as client
+from shared.secrets import store
 from shared.settings import Settings
 from tests.relay.fixtures import Relay, Write
 from tests.relay.kafka_broker import KafkaBroker, kafka_broker
+from tests.relay.kafka_login import Login, kafka_with_login
 
 Rows = Callable[..., list[Any]]
 
@@ -31,6 +33,12 @@ def topic(shared_broker: KafkaBroker) -> str:
     name = f"app-events-{next(_topics)}"
     shared_broker.create(name)
     return name
+
+
+@pytest.fixture(scope="module")
+def login(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Login]:
+    with kafka_with_login(tmp_path_factory.mktemp("login")) as started:
+        yield started
 
 
 @pytest.fixture
@@ -121,6 +129,45 @@ def test_a_broker_that_will_not_speak_tls_gets_neither_events_nor_the_password(
     assert "nobody shall read" not in f"{capfd.readouterr()} {result.error}"
 
 
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+def test_behind_a_login_events_arrive_over_tls_by_the_mechanism_named(
+    relay: Relay, write: Write, login: Login, settings: Settings, mechanism: str
+) -> None:
+    topic = f"behind-{mechanism.lower()}"
+    login.broker.create(topic)
+    ids = write(100, key=lambda n: f"k{n % 5}", topic=topic)
+    store(settings).add("kafka-password", login.password)
+    login.accepted.clear()
+    result = relay(KAFKA_MECHANISM=mechanism, **login.variables)
+    assert (result.outcome, result.counts["outbox_event.published"]) == (Outcome.OK, 100), result.error
+    assert set(login.accepted) == {mechanism}
+    assert sorted(record.id for record in login.broker.records(topic)) == sorted(ids)
+
+
+@pytest.mark.parametrize(
+    ("password", "changed", "heard"), [("a password nobody gave", {}, True), (None, {"KAFKA_CA": ""}, False)]
+)
+def test_a_login_that_fails_sends_nothing_blames_nobody_and_the_next_sends_all(
+    relay: Relay, write: Write, login: Login, settings: Settings, rows: Rows, monkeypatch: pytest.MonkeyPatch,
+    password: str | None, changed: dict[str, str], heard: bool,
+) -> None:  # fmt: skip
+    """The password is wrong; or the certificate is of an authority nobody told us to trust, and gets no password."""
+    topic = f"wrong-{heard}".lower()
+    login.broker.create(topic)
+    ids = write(5, topic=topic)
+    monkeypatch.setattr(client, "_ANSWER_MS", 1500)
+    store(settings).add("kafka-password", password or login.password)
+    login.accepted.clear()
+    login.refused.clear()
+    failed = relay(**{**login.variables, **changed})
+    assert failed.outcome is Outcome.RETRY
+    assert (login.accepted, bool(login.refused)) == ([], heard)
+    assert rows("select distinct attempts, published_at from outbox_event") == [(0, None)]
+    store(settings).add("kafka-password", login.password)
+    assert relay(**login.variables).outcome is Outcome.OK
+    assert sorted(record.id for record in login.broker.records(topic)) == sorted(ids)
+
+
 @pytest.mark.full
 def test_a_broker_that_dies_in_the_middle_loses_nothing(
     relay: Relay, write: Write, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -134,7 +181,7 @@ def test_a_broker_that_dies_in_the_middle_loses_nothing(
 
     def send_and_die(self: client.Kafka, parcel: Any) -> None:
         if next(left, None) == 1499:
-            dying.stop()
+            dying.close()
         send(self, parcel)
 
     monkeypatch.setattr(client.Kafka, "send", send_and_die)
