@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, or_, select
+from sqlalchemy import Connection, bindparam, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from shared import audit
@@ -38,6 +38,12 @@ def in_force(connection: Connection, now: datetime, task: str | None = None) -> 
     return [Pause(*row) for row in connection.execute(statement)]
 
 
+def ended(connection: Connection, now: datetime) -> dict[str, datetime]:
+    """When the newest pause of each task (or `*`) ended, of those that are over at `now`."""
+    over = connection.execute(select(table.c.task, table.c.until).where(table.c.until <= now))
+    return {row.task: row.until for row in over}
+
+
 def pause(connection: Connection, task: str, *, reason: str, by: str, now: datetime, until: datetime | None) -> None:
     """Pause `task` (or `*`); a pause that exists is replaced. Raises Refused without a reason or with a past end."""
     if not reason.strip():
@@ -53,7 +59,8 @@ def pause(connection: Connection, task: str, *, reason: str, by: str, now: datet
 
 def resume(connection: Connection, task: str, *, by: str, why: str | None, now: datetime) -> bool:
     """End the pause of `task` (or `*`). False when there was none."""
-    done = connection.execute(delete(table).where(table.c.task == task)).rowcount
+    lasting = or_(table.c.until.is_(None), table.c.until > now)
+    done = connection.execute(update(table).where(table.c.task == task, lasting).values(until=now)).rowcount
     if done:
         audit.record(connection, actor=by, action="resume", subject=task, why=why, now=now)
     return bool(done)

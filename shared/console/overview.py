@@ -7,12 +7,11 @@ from datetime import datetime, timedelta
 from markupsafe import Markup
 from sqlalchemy import Connection, func, select
 
-from shared import holds, pauses, plans
+from shared import holds, lateness, pauses, plans
 from shared.console import charts, ledger
 from shared.console.ledger import Run
 from shared.manifest import Task
 from shared.schedule import task_next
-from shared.schema import environment
 from shared.schema_rooms import watch_incident
 
 
@@ -60,7 +59,7 @@ def overview(connection: Connection, tasks: Mapping[str, Task], *, now: datetime
     limits = {n: timedelta(seconds=t.must_succeed_within_s) for n, t in tasks.items() if t.must_succeed_within_s}
     good = ledger.last_good(connection, limits, now)
     stops = {p.task: p.reason for p in pauses.in_force(connection, now)}
-    began = connection.execute(select(environment.c.stamped_at)).scalar_one()  # before that nothing could be late
+    counted_from = lateness.counted_from(connection, tasks, now)
     lines = [
         _line(
             task,
@@ -70,7 +69,7 @@ def overview(connection: Connection, tasks: Mapping[str, Task], *, now: datetime
             limits.get(name),
             stops.get(name),
             now,
-            began,
+            counted_from[name],
         )
         for name, task in tasks.items()
         if name != me
@@ -98,14 +97,14 @@ def _line(
     limit: timedelta | None,
     paused: str | None,
     now: datetime,
-    began: datetime,
+    counted_from: datetime,
 ) -> Line:
     last = runs[0] if runs else None
     telling = next((r for r in runs if r.outcome not in (None, "skipped", "busy", "stopped")), None)
     state = "never" if last is None else "running" if last.outcome is None else last.outcome
     if telling is not None and telling.bad:
         state = telling.outcome or state
-    elif limit is not None and runs and now - (good or began) > limit:
+    elif limit is not None and runs and now - max(good or counted_from, counted_from) > limit:
         state = "late"
     if paused is not None:
         state = "paused"

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
+from shared import lateness
 from shared.errors import OUTCOMES, Outcome
 from shared.manifest import Task
 from shared.schedule import task_last
@@ -75,10 +76,11 @@ def findings(
 
 def _late(connection: Connection, tasks: Mapping[str, Task], now: datetime) -> Iterator[Finding]:
     limits = {n: timedelta(seconds=t.must_succeed_within_s) for n, t in tasks.items() if t.must_succeed_within_s}
-    stamped = connection.execute(text("select stamped_at from groundskeeper.environment")).scalar_one()
+    counted_from = lateness.counted_from(connection, limits, now)
     rows = connection.execute(_GOOD, {"tasks": list(limits), "since": [now - span for span in limits.values()]})
     for row in rows:
-        if row.good is not None or now - stamped <= limits[row.task]:
+        since = counted_from[row.task]
+        if row.good is not None or now - since <= limits[row.task]:
             continue
         if row.known:
             yield Finding(
@@ -87,7 +89,7 @@ def _late(connection: Connection, tasks: Mapping[str, Task], now: datetime) -> I
                 f"{row.task} has not ended well for {words(limits[row.task])}",
                 row.task,
             )
-        elif (slot := task_last(tasks[row.task], now)) is not None and now - slot > _GRACE:
+        elif (slot := task_last(tasks[row.task], now - _GRACE)) is not None and slot >= since:
             yield Finding(
                 f"late/{row.task}",
                 "warning",

@@ -28,6 +28,7 @@ from shared.manifest import FUNCTIONS, Cron, Every, load_all
 from shared.schedule import task_last
 from shared.settings import Settings
 from shared.task import load
+from shared.watch import runs
 from shared.watch.schedules import declared
 from tests.conftest import NOW, ManualClock, RunTask, as_role
 
@@ -213,6 +214,30 @@ def test_a_paused_task_is_not_late(
     clock.advance(timedelta(hours=1))
     watch()
     assert "late/outbox_relay" not in open_keys(rows)
+
+
+@pytest.mark.parametrize("whose", ["outbox_relay", pauses.ALL])
+@pytest.mark.parametrize("by_hand", [True, False], ids=["resumed", "until"])
+def test_after_a_pause_the_limit_counts_from_its_end(db: Database, whose: str, by_hand: bool) -> None:
+    tasks, over = load_all(), NOW + timedelta(hours=3)
+    late_at = over + timedelta(seconds=tasks["outbox_relay"].must_succeed_within_s or 0)
+    with db.transaction() as connection:
+        connection.execute(text("update groundskeeper.environment set stamped_at = :at"), {"at": NOW - 9 * DAY})
+        pauses.pause(connection, whose, reason="x", by="tester", now=NOW, until=None if by_hand else over)
+        if by_hand:
+            assert pauses.resume(connection, whose, by="tester", why=None, now=over)
+            assert not pauses.resume(connection, whose, by="tester", why=None, now=over), "it is over already"
+        for now, late in ((late_at, False), (late_at + timedelta(microseconds=1), True)):
+            found = {one.key for one in runs.findings(connection, tasks, paused=(), now=now)}
+            assert ("late/outbox_relay" in found) is late
+
+
+def test_a_task_of_each_minute_that_never_ran_is_late(db: Database) -> None:
+    with db.transaction() as connection:
+        connection.execute(text("update groundskeeper.environment set stamped_at = :at"), {"at": NOW - 9 * DAY})
+        connection.execute(text("delete from groundskeeper.task_run where task = 'outbox_relay'"))
+        found = {one.key: one.summary for one in runs.findings(connection, load_all(), paused=(), now=NOW)}
+    assert "outbox_relay has never run" in found["late/outbox_relay"]
 
 
 def test_a_run_that_takes_far_longer_than_usual_is_slow(
