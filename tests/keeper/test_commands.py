@@ -185,10 +185,12 @@ def test_above_the_cap_an_approval_is_listed_approved_and_run(keeper: Keeper, db
     assert refused.returncode == 3
     assert "3 rows (at most 2)" in " ".join(refused.stdout.split())
     (waiting,) = document(keeper("approvals", "list", "--json"), "approvals")["approvals"]
-    shown = json.loads(keeper("approvals", "show", waiting["approval_id"], "--json").stdout)
+    shown = document(keeper("approvals", "show", waiting["approval_id"], "--json"), "approval")
     assert (shown["approval"]["decision"], shown["plan"]["ceiling"]) == (None, {"rows": 3})
     approved = keeper("approvals", "approve", waiting["approval_id"], "--reason", "looked at it", functions=functions)
     assert approved.returncode == 0, approved.stdout + approved.stderr
+    used = document(keeper("approvals", "show", waiting["approval_id"], "--json"), "approval")["approval"]
+    assert (used["decision"], used["used_by_run"] is None) == ("approved", False)
     with db.transaction(read_only=True) as connection:
         assert connection.execute(text("select count(*) from audit_log")).scalar_one() == 0
 

@@ -1,6 +1,7 @@
 """Every command that a page prints exists as it is printed: its name, its options, and in blocks what it requires."""
 
 import itertools
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -97,3 +98,21 @@ def test_every_printed_command_exists_as_it_is_printed(program: str) -> None:
 
 def _no_bench(words: list[str]) -> bool:
     return bool(words) and words[0].islower() and not words[0].startswith("-") and words[0] not in BENCHES
+
+
+def with_json(group: click.Group, *path: str) -> Iterator[str]:
+    """The commands that answer with a document, as they are typed."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from with_json(command, *path, name)
+        elif any("--json" in option.opts for option in command.params):
+            yield " ".join((*path, name))
+
+
+def test_every_document_has_a_published_schema() -> None:
+    """Each schema's title names the commands it is of: `keeper inbox list|discard --json`."""
+    published = set()
+    for file in (ROOT / "docs" / "schemas").glob("*.json"):
+        for words in re.findall(r"keeper ([a-z| ]+?)(?: \[[A-Z]+\])? --json", json.loads(file.read_text())["title"]):
+            published |= {" ".join(each) for each in itertools.product(*(word.split("|") for word in words.split()))}
+    assert published == set(with_json(keeper))

@@ -1,6 +1,5 @@
 """`keeper secret`: versions of the secrets tasks name, their values never shown."""
 
-import json
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import pytest
 from shared.manifest import ROOT
 from shared.secrets import store
 from shared.settings import Settings
+from tests.keeper.test_commands import document
 
 Secret = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -34,14 +34,14 @@ def test_a_value_piped_in_is_a_new_version_and_is_never_shown(
     assert store(settings).get("stripe-api-key") == "sk_test_piped_in"
     assert "piped_in" not in done.stdout + done.stderr
     listed = secret("versions", "stripe-api-key", "--json")
-    assert json.loads(listed.stdout)["versions"] == [{"number": 1, "state": "enabled"}]
+    assert document(listed, "versions")["versions"] == [{"number": 1, "state": "enabled"}]
     assert rows("select actor, action, subject, why from groundskeeper.operator_audit") == [
         ("ann", "add_secret", "stripe-api-key", "rolled")
     ]
 
 
 def test_secrets_are_listed_with_who_reads_them(secret: Secret) -> None:
-    found = {s["secret"]: s for s in json.loads(secret("list", "--json").stdout)["secrets"]}
+    found = {s["secret"]: s for s in document(secret("list", "--json"), "secrets")["secrets"]}
     assert "rotate_secrets" in found["stripe-api-key"]["tasks"]
     assert found["internal-api-token"]["enabled"] == 0
 
