@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -123,7 +124,8 @@ class Bench:
                 now=datetime.now(UTC),
             )
         clock = SystemClock()
-        runner = Runner(entry.task, body, entry.params_type, "bench", self.settings, clock, lambda *_: None)
+        task = replace(entry.task, caps={"rows": max(ROWS, entry.task.caps["rows"])})
+        runner = Runner(task, body, entry.params_type, "bench", self.settings, clock, lambda *_: None)
         began = time.perf_counter()
         try:
             result = runner.execute(by_hand(request))

@@ -218,7 +218,10 @@ def _deleted(ctx: Context, target: Target, leaf: Leaf, written: _Written) -> int
         state = held.now(connection, target, ctx.clock.now())
         if state.whole:
             return 0
-        spared = held.spared(target, state)
+        # CLUSTER and VACUUM FULL put every row into another file, at another's place.
+        there = "pg_relation_filenode(cast(:leaf as oid)) = :filenode"
+        where = Condition(there, {"leaf": leaf.oid, "filenode": copied.filenode})
+        spared = both(held.spared(target, state), where)
         deleted = copied.rows
         if not (copied.stretch and _whole(connection, leaf, copied.stretch, spared, copied.rows)):
             deleted = _each(connection, leaf, copied, spared)

@@ -25,6 +25,8 @@ _CROWD = 4  # so many times the rows asked for are of one moment: too many to ta
 # A stretch is sorted in memory, not in a file of the server's.
 _SORTED = text("select set_config('work_mem', '64MB', true)")
 
+_FILENODE = text("select pg_relation_filenode(cast(:oid as oid))")
+
 # A version of a row of table `t`, as a number: its place, and the transaction that wrote it.
 VERSION = "hash_record_extended(row(t.ctid, t.xmin), 0)"
 
@@ -39,14 +41,15 @@ class Stretch(NamedTuple):
 class Copied(NamedTuple):
     """Rows as lines of PostgreSQL's text, and which versions they are.
 
-    `tids` and `xmins` are the elements of array literals; each of `xmins` stands once. `stretch` is where they are all
-    that was due; None where single rows were chosen.
+    `tids` and `xmins` are the elements of array literals; each of `xmins` stands once. `filenode` is the file in which
+    the places are these rows'. `stretch` is where they are all that was due; None where single rows were chosen.
     """
 
     rows: int
     tids: bytes
     xmins: frozenset[bytes]
     data: bytes | memoryview
+    filenode: int
     stretch: Stretch | None = None
 
 
@@ -59,6 +62,7 @@ def together(rows: Sequence[Copied]) -> Copied:
         b",".join(r.tids for r in rows),
         frozenset().union(*(r.xmins for r in rows)),
         b"\n".join(r.data for r in rows),
+        rows[0].filenode,
     )
 
 
@@ -109,6 +113,7 @@ def copy_out(
             return None
         connection.execute(text(parquet.TEXT_SETTINGS))
         connection.execute(_SORTED)
+        filenode = connection.execute(_FILENODE, {"oid": leaf.oid}).scalar_one()
         within, last = _later(target, walk), True
         if not by_time:
             window, last = _window(connection, leaf, walk, rows)
@@ -122,7 +127,7 @@ def copy_out(
     found, versions, edge = [], "", ""
     for count, tids, xmins, numbers, stamp, data in message.rows():
         if of := int(bytes(count)):
-            found.append(Copied(of, bytes(tids[1:-1]), frozenset(bytes(xmins[1:-1]).split(b",")), data))
+            found.append(Copied(of, bytes(tids[1:-1]), frozenset(bytes(xmins[1:-1]).split(b",")), data, filenode))
             versions, edge = bytes(numbers).decode(), bytes(stamp).decode()
     if by_time and found:
         copied = sum(one.rows for one in found)

@@ -229,6 +229,25 @@ def test_rows_changed_between_copy_and_delete_stay(
     assert [(c.rows, c.why) for c in back.conflicts] == [(1, "there is a row of that key with other values")]
 
 
+def test_a_table_rewritten_between_copy_and_delete_waits_for_the_next_run(
+    simple: None, sweep: Sweep, rows: Rows, settings: Settings, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = objects._Folder.create
+    execute("delete from log where id <= 100", "insert into log values (2000, '2026-01-01 00:00+00', 'last')")
+
+    def rewrite_first(self: Any, name: str) -> Any:
+        if name.endswith(".json"):
+            execute("cluster log using log_pkey")  # every row is now where another was
+        return plain(self, name)
+
+    monkeypatch.setattr(objects._Folder, "create", rewrite_first)
+    result = sweep(RULE)
+    assert result.counts == {"log.deleted": 0, "log.archived": 0, "log.in_use": 401}, result.error
+    assert (len(rows("select 1 from log")), _files(settings)) == (402, [])
+    monkeypatch.undo()
+    assert sweep(RULE).counts == {"log.deleted": 401, "log.archived": 401}
+
+
 def test_a_hold_placed_between_copy_and_delete_is_honoured(
     simple: None,
     sweep: Sweep,
