@@ -5,6 +5,7 @@ hosting service may be malicious, the service's name may not be blocked. Of one'
 """
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network
@@ -14,6 +15,26 @@ from urllib.parse import urlsplit
 from shared.feeds.indicators import Indicator
 
 Network = IPv4Network | IPv6Network
+
+
+class Names:
+    """Names, each of which covers itself and what is below it."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = frozenset(map(str.lower, names))
+        # Nearly every name that comes ends like none of them, and is told by that at once.
+        self._tail = slice(-min(map(len, self._names), default=1), None)
+        self._tails = frozenset(name[self._tail] for name in self._names)
+
+    def cover(self, name: str) -> bool:
+        """Whether `name` or what it is below is one of them."""
+        if name[self._tail] not in self._tails:
+            return False
+        while name:
+            if name in self._names:
+                return True
+            _, _, name = name.partition(".")
+        return False
 
 
 @dataclass(frozen=True)
@@ -29,17 +50,25 @@ class Allowed:
             ip_network(network)  # a ValueError names it
 
     @cached_property
-    def _own(self) -> frozenset[str]:
-        return frozenset(name.lower() for item in self.own for name in item.split(",") if name)
+    def _own(self) -> Names:
+        return Names(self._ours())
 
     @cached_property
-    def _hosts(self) -> frozenset[str]:
+    def _hosts(self) -> Names:
         """Names of ours, and of major infrastructure."""
-        return self._own.union(map(str.lower, self.domains))
+        return Names((*self._ours(), *self.domains))
+
+    def _ours(self) -> list[str]:
+        return [name for item in self.own for name in item.split(",") if name]
 
     @cached_property
     def _networks(self) -> tuple[Network, ...]:
         return tuple(map(ip_network, self.networks))
+
+    @cached_property
+    def _octets(self) -> frozenset[str]:
+        """What the addresses of the IPv4 networks begin with."""
+        return frozenset(str(o) for n in self._v4() for o in range(n[0].packed[0], n[-1].packed[0] + 1))
 
     @cached_property
     def _ranges(self) -> tuple[list[int], list[int]]:
@@ -52,6 +81,8 @@ class Allowed:
 
     def _holds(self, address: str) -> bool:
         """Whether an IPv4 address is in one of the networks; half of all feeds are addresses, so without objects."""
+        if address.partition(".")[0] not in self._octets:
+            return False
         firsts, lasts = self._ranges
         number = int.from_bytes(inet_aton(address), "big")
         place = bisect_right(firsts, number) - 1
@@ -61,7 +92,7 @@ class Allowed:
         """Whether `indicator` must not be listed."""
         kind, value = indicator
         if kind == "domain":
-            return _under(value, self._hosts)
+            return self._hosts.cover(value)
         if kind == "url":
             return self._covers_url(value)
         if not self._networks:
@@ -78,9 +109,9 @@ class Allowed:
     def _covers_url(self, url: str) -> bool:
         host = url.split("/", 3)[2]
         bare = url.endswith("/") and url.count("/") == 3
-        if _under(host.partition(":")[0], self._hosts if bare else self._own):
+        if (self._hosts if bare else self._own).cover(host.partition(":")[0]):
             return True
-        if self._networks and (host[-1:].isdigit() or host.startswith("[")):
+        if self._networks and host[-1:] in "0123456789]":
             try:
                 address = ip_address(urlsplit(url).hostname or "")
             except ValueError:
@@ -90,12 +121,3 @@ class Allowed:
 
     def _within(self, network: Network) -> bool:
         return any(network.version == n.version and network.overlaps(n) for n in self._networks)
-
-
-def _under(name: str, names: frozenset[str]) -> bool:
-    """Whether `name` or what it is below stands in `names`."""
-    while name:
-        if name in names:
-            return True
-        _, _, name = name.partition(".")
-    return False

@@ -97,24 +97,22 @@ def _rows(lines: Iterator[str], first: str | None, places: dict[str, int], width
     pick = operator.itemgetter(*(places.get(field, width) for field in Record._fields[1:]))
     number = 0
     while True:
-        number += 1
         try:
-            row = next(rows)
-        except StopIteration:
+            for row in rows:
+                number += 1
+                if len(row) == width:
+                    row.append("")
+                    text, kind, confidence, severity, description, reference, first_seen, last_seen = pick(row)
+                    yield _record((
+                        number, text, _KINDS.get(kind, kind) if kind else None, _score(confidence), severity,
+                        description, reference, first_seen, last_seen,
+                    ))  # fmt: skip
+                elif row:
+                    yield Bad(number, f"{counted(len(row), 'column')} instead of {width}", ",".join(row))
             return
         except csv.Error:
+            number += 1
             yield Bad(number, "not CSV", "")
-            continue
-        if len(row) != width:
-            if row:
-                yield Bad(number, f"{counted(len(row), 'column')} instead of {width}", ",".join(row))
-            continue
-        row.append("")
-        text, kind, confidence, severity, description, reference, first_seen, last_seen = pick(row)
-        yield _record((
-            number, text, _KINDS.get(kind, kind) if kind else None, _score(confidence), severity, description,
-            reference, first_seen, last_seen,
-        ))  # fmt: skip
 
 
 def threatfox(body: IO[bytes], _columns: Mapping[str, str]) -> Entries:

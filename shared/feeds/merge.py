@@ -47,7 +47,7 @@ merge into threat_intelligence t
 using (
   select distinct on (canonical_key)
          canonical_key, indicator_type, indicator, confidence, severity, description, sources, first_seen, last_seen,
-         last_seen + days * interval '1 day' as expires_at
+         last_seen + days * interval '24 hours' as expires_at
     from feed_stage
    order by canonical_key, confidence desc, last_seen desc
 ) s
@@ -139,7 +139,7 @@ class Judge(NamedTuple):
         """
         stamp, source = now.isoformat(), _json(self.feed)
         read, covers, current, usual = self.reader.read, self.allowed.covers, self.current, self.confidence
-        days = {kind: many or _NULL for kind, many in self.days.items()}
+        days = {kind: str(many) if many else _NULL for kind, many in self.days.items()}
         lately: dict[tuple[str | None, str], tuple[int, str]] = {}
         remembering, repeats = True, 0
         for entry in entries:
@@ -170,11 +170,12 @@ class Judge(NamedTuple):
                     lately.clear()
                     repeats = 0
             name, value = indicator  # of signs that need no escape
+            score = str(sure)
             yield (
-                f"{name}:{value}\t{name}\t{value}\t{sure}\t{_field(severity) if severity else _NULL}"
+                f"{name}:{value}\t{name}\t{value}\t{score}\t{_field(severity) if severity else _NULL}"
                 f"\t{_field(description) if description else _NULL}"
                 f'\t[{{"source":{source},"reference":{_json(reference) if reference else "null"}'
-                f',"seen_at":"{last}","confidence":{sure}}}]'
+                f',"seen_at":"{last}","confidence":{score}}}]'
                 f"\t{first if first and first < last else last}\t{last}\t{days.get(name, _NULL)}\n"
             )
 
@@ -183,6 +184,7 @@ _NULL = "\\N"
 _NONE = "None"  # what abuse.ch's CSV says for nothing
 
 
+@functools.lru_cache(maxsize=256)  # many entries are called the same
 def _field(given: str | None) -> str:
     """A field of COPY's text format."""
     if not given or given == _NONE:

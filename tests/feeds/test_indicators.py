@@ -28,6 +28,8 @@ READER = Reader()
         ("hxxps://Evil[.]example:443/A/b?C=d#part", "url:https://evil.example/A/b?C=d"),
         ("HTTP://evil.example", "url:http://evil.example/"),
         ("http[:]//evil.example/", "url:http://evil.example/"),
+        ("http://evil.example/x?", "url:http://evil.example/x"),
+        ("http://evil.example/x?y?", "url:http://evil.example/x?y?"),
         ("http://someone:secret@evil.example:8080/x", "url:http://evil.example:8080/x"),
         ("http://evil.example/ü b", "url:http://evil.example/%C3%BC%20b"),
         ("http://[2a00:1450::1]/x", "url:http://[2a00:1450::1]/x"),
@@ -80,6 +82,18 @@ def test_what_is_no_indicator_or_blocks_everybody_is_refused_with_the_reason(wri
         READER.read(written)
 
 
+def test_what_is_read_at_once_is_read_as_by_the_long_way() -> None:
+    urls = ["http://evil.example/" + "x" * length for length in (1600, 1700, 1701, 1980)]
+    for text in (*(f"{octet}.88.99.1" for octet in range(256)), "evil.example", "a" * 64, *urls):
+        try:
+            found = READER.read(f" {text}")
+        except Unfit:
+            with pytest.raises(Unfit):
+                READER.read(text)
+        else:
+            assert READER.read(text) == found
+
+
 def test_documentation_addresses_pass_only_where_samples_are_read() -> None:
     assert Reader(documentation=True).read("192.0.2.0/24").key == "cidr:192.0.2.0/24"
     with pytest.raises(Unfit):
@@ -127,6 +141,9 @@ ALLOWED = Allowed(
         ("https://shop.ours.example/login", True),
         ("https://ours.example.evil.test/login", False),
         ("mine.example", True),
+        ("very.deep.below.mine.example", True),
+        ("e.example", False),
+        ("xmine.example", False),
         ("8.8.8.8", True),
         ("8.8.8.8:53", True),
         ("8.8.9.8", False),
