@@ -47,11 +47,12 @@ class Drift:
         )
 
 
-# One line a subscription, then one a customer. Joins are by hashes in memory; the default would spill them to files.
+# One line a subscription, then one a customer. Both, and the joins' hashes, stay in memory; by default they would not.
 TABLES = """
+    set temp_buffers = '64MB';
+    set work_mem = '128MB';
     create temporary table listed (customer_id text, rank text collate "C", cause text, unknown text);
-    create temporary table swept (customer_id text, rank text collate "C", subscription_id text);
-    set work_mem = '128MB'"""
+    create temporary table swept (customer_id text, rank text collate "C", subscription_id text)"""
 
 _SWEEP = text(f"""
     insert into swept (customer_id, rank, subscription_id)
@@ -160,7 +161,9 @@ _DIFFERING = text("""
           from groundskeeper.billing_customer b
          where b.account_id is not null
            and not exists (select 1 from user_profile p
-                            where p.stripe_customer_id = b.customer_id and p.account_id = b.account_id))
+                            where p.stripe_customer_id = b.customer_id and p.account_id = b.account_id)),
+    kept as (
+        select account_id from groundskeeper.billing_grant where tier = 'pro' and ended_at is null)
     select p.account_id, p.tier, p.stripe_customer_id, p.stripe_subscription_id, g.tier as granted
       from user_profile p
       left join swept s on s.customer_id = p.stripe_customer_id
@@ -168,7 +171,8 @@ _DIFFERING = text("""
      where p.account_id in (select account_id from several)
         or (p.stripe_customer_id is not null
             and (p.stripe_subscription_id is distinct from s.subscription_id
-                 or p.tier <> case when s.subscription_id is not null or g.tier = 'pro' then 'pro' else 'free' end))""")
+                 or p.tier <> case when s.subscription_id is not null or p.account_id in (select account_id from kept)
+                                   then 'pro' else 'free' end))""")
 
 _TOTALS = text("""
     select count(*) filter (where stripe_customer_id is not null),
