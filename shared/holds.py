@@ -33,6 +33,26 @@ class Hold(NamedTuple):
         return self.table in (None, table)
 
 
+_CALLED = text("""
+    select t.name, c.relname as short, n.nspname || '.' || c.relname as long,
+           c.oid <> to_regclass(t.name) or pg_table_is_visible(c.oid) as plain
+      from unnest(cast(:tables as text[])) as t(name)
+      join pg_class c on c.oid = to_regclass(t.name) or c.relkind in ('r', 'p') and c.oid in (
+           select d.refobjid
+             from pg_rewrite r
+             join pg_depend d on d.classid = cast('pg_rewrite' as regclass) and d.objid = r.oid
+            where d.refclassid = cast('pg_class' as regclass) and r.ev_class = to_regclass(t.name))
+      join pg_namespace n on n.oid = c.relnamespace""")
+
+
+def called(connection: Connection, tables: Iterable[str]) -> dict[str, set[str]]:
+    """What a hold may call each of `tables`: its own names, and where a view serves it those of the tables beneath."""
+    found: dict[str, set[str]] = {table: {table} for table in tables}
+    for row in connection.execute(_CALLED, {"tables": list(found)}):
+        found[row.name] |= {row.long, row.short} if row.plain else {row.long}
+    return found
+
+
 def unlike_tables(tasks: Iterable[Task]) -> set[str]:
     """What of `tasks` a hold may name besides tables, in a table's place: policies of objects, and the log files."""
     found: set[str] = set()

@@ -39,7 +39,7 @@ def run(ctx: Context, params: Params) -> dict[str, int]:
     with ctx.read() as connection:
         stops = {p.task for p in pauses.in_force(connection, ctx.now)}
         found += runs.findings(connection, tasks, paused=stops, now=ctx.now)
-        held = frozenset(age.table for age in params.ages if any(h.covers_table(age.table) for h in ctx.holds()))
+        held = ages.held(connection, params.ages, ctx.holds())
         found += ages.findings(connection, params.ages, tasks, held=held, now=ctx.now)
     away = unreached.stands(ctx.objects("archive"))
     jobs = None

@@ -3,11 +3,12 @@
 A test walks every table there is and finds none that could name an account and is not here (or explained there).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from shared import holds
 from shared.errors import Refused
 from shared.holds import Hold
 from shared.wording import counted
@@ -60,8 +61,8 @@ class Store:
             {"account": account, "limit": limit},
         ).rowcount
 
-    def restored(self, connection: Connection, account: str, run_id: str) -> bool:
-        """Whether rows of the account are held because a restore of `run_id` brought them back."""
+    def restored(self, connection: Connection, account: str, run_id: str, names: Iterable[str]) -> bool:
+        """Whether rows of the account are held because a restore of `run_id` into one of `names` brought them back."""
         return bool(
             connection.execute(
                 text(
@@ -69,14 +70,9 @@ class Store:
                     f" on w.key = cast(row({self._keys}) as text)"
                     " where w.run_id = cast(:run as uuid) and w.source = any(:names) and (" + self.match + "))"
                 ),
-                {"account": account, "run": run_id, "names": sorted(self.names)},
+                {"account": account, "run": run_id, "names": sorted(names)},
             ).scalar_one()
         )
-
-    @property
-    def names(self) -> set[str]:
-        """What a hold may call the table."""
-        return {self.table, self.table if "." in self.table else f"public.{self.table}"}
 
 
 # Rows that go, those that others hang on last. Credentials first: what opens other people's systems goes soonest.
@@ -134,13 +130,15 @@ def empty_reports(connection: Connection, account: str) -> dict[str, int]:
     }
 
 
-def check_holds(connection: Connection, found: Iterable[Hold], account: str) -> None:
+def check_holds(connection: Connection, found: Sequence[Hold], account: str) -> None:
     """Raises Held when one of the holds `found` covers the account, or rows of it."""
     stores = (*STORES, PROFILE, *REPORTS)
+    names = holds.called(connection, [store.table for store in stores]) if found else {}
     for hold in found:
-        about = [store for store in stores if hold.table is None or hold.table in store.names]
+        about = [store for store in stores if hold.table is None or hold.table in names[store.table]]
         if hold.run_id is not None:
-            covers = any(store.restored(connection, account, str(hold.run_id)) for store in about)
+            run = str(hold.run_id)
+            covers = any(store.restored(connection, account, run, names[store.table]) for store in about)
         elif hold.account is not None:
             covers = hold.account == account
         else:

@@ -1,12 +1,14 @@
 """Findings from the tables: backlogs that grow, and what is older than it may be."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
 from sqlalchemy import Connection, column, func, select, table, text
 
+from shared import holds
+from shared.holds import Hold
 from shared.manifest import Task
 from shared.watch.finding import Finding
 from shared.watch.runs import words
@@ -26,6 +28,12 @@ class Age:
     where: str
     limit_s: int
     most_rows: int
+
+
+def held(connection: Connection, ages: Iterable[Age], found: Sequence[Hold]) -> frozenset[str]:
+    """The tables whose rows one of the holds `found` may keep."""
+    names = holds.called(connection, (age.table for age in ages)) if found else {}
+    return frozenset(table for table, own in names.items() if any(h.table is None or h.table in own for h in found))
 
 
 def findings(
