@@ -1,7 +1,8 @@
 """Time as an argument, so that a test or a simulation can replace it. The core's only reader of the system clock."""
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as datetime_time
 from typing import Protocol
 
 
@@ -37,6 +38,11 @@ def parse_rfc3339(text: str) -> datetime:
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no offset: expected RFC 3339 like 2026-01-01T02:00:00Z")
     return moment.astimezone(UTC)
+
+
+def end_of_day(text: str) -> datetime:
+    """The last instant, in UTC, of a date like 2027-01-01. Raises ValueError for anything else."""
+    return datetime.combine(date.fromisoformat(text), datetime_time.max, UTC)
 
 
 def months_before(moment: datetime, months: int) -> datetime:

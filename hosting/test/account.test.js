@@ -64,6 +64,7 @@ describe("deleting an account", () => {
   test.each([
     ["signed-out", { status: 401 }],
     ["held", { status: 409, body: { error: "held" } }],
+    ["refused", { status: 200, body: { outcome: "refused", error: "the key is of the wrong mode" } }],
     ["busy", { status: 503 }],
     ["busy", { status: 200, body: { outcome: "unavailable" } }],
   ])("says %s and keeps the user", async (code, answer) => {
@@ -71,6 +72,13 @@ describe("deleting an account", () => {
 
     await expect(run()).rejects.toMatchObject({ code });
     expect(user.delete).not.toHaveBeenCalled();
+  });
+
+  test("that is refused is asked for once, and told in words of its own", async () => {
+    const { asked, run } = world({ status: 200, body: { outcome: "refused", error: "a key of the wrong mode" } });
+
+    await expect(run()).rejects.toThrow(/^Your account cannot be deleted as things are\./);
+    expect(asked).toHaveLength(1);
   });
 
   test.each(["auth/user-not-found", "auth/user-token-expired"])("calls a user that is gone (%s) a success", async (code) => {

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, RowMapping, func, select
 
 from shared import audit, holds, pauses, plans
 from shared.call import Request
-from shared.clock import parse_rfc3339
+from shared.clock import end_of_day, parse_rfc3339
 from shared.console import charts, ledger, lists
 from shared.console.overview import counts, overview
 from shared.console.page import Answer, page, redirect
@@ -317,8 +317,16 @@ def _hold(console: Console, form: Mapping[str, str]) -> Answer:
         raise Refused("no task deletes from that table: choose one of the list")
     if table is None and account is None:
         raise Refused("say what to hold: a table, an account, or both; for everything use `keeper hold add --all`")
+    until = form.get("until", "").strip()
+    try:
+        ends = end_of_day(until) if until else None
+    except ValueError:
+        raise Refused(f"until {until!r}: expected a date like 2027-01-01, or nothing for no end") from None
     with console.ctx.begin(lock_timeout_ms=30_000) as connection:
-        holds.add(connection, reason=why, by=console.who.actor, now=console.ctx.now, table=table, account=account)
+        holds.add(
+            connection, reason=why, by=console.who.actor, now=console.ctx.now, table=table, account=account,
+            expires_at=ends,
+        )  # fmt: skip
     return redirect("/console/holds")
 
 

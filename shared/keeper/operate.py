@@ -3,13 +3,13 @@
 import difflib
 import re
 import uuid
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 
 import click
 from sqlalchemy import text
 
 from shared import holds, pauses, plans
-from shared.clock import parse_rfc3339
+from shared.clock import end_of_day, parse_rfc3339
 from shared.errors import OUTCOMES, Refused
 from shared.keeper import options, show
 from shared.keeper.session import Session, find, session
@@ -26,7 +26,7 @@ class Moment(click.ParamType[object]):
             return timedelta(**{{"m": "minutes", "h": "hours", "d": "days"}[span[2]]: int(span[1])})
         try:
             if re.fullmatch(r"[\d-]+", value):
-                return datetime.combine(date.fromisoformat(value), time.max, UTC)
+                return end_of_day(value)
             return parse_rfc3339(value)
         except ValueError:
             self.fail(

@@ -8,7 +8,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlencode
@@ -358,9 +358,15 @@ def test_a_run_that_archived_nothing_has_nothing_to_bring_back(browser: Browser,
 def test_a_hold_is_placed_and_released(browser: Browser, rows: Rows) -> None:
     assert browser.send("/console/holds/add", why="case 1").status == 409
     assert browser.send("/console/holds/add", why="case 1", table="no_such_table").status == 409
-    browser.send("/console/holds/add", why="case 1", table="audit_log", account="a1")
+    wrong = browser.send("/console/holds/add", why="case 1", table="audit_log", until="soon")
+    assert wrong.status == 409
+    assert b"expected a date like 2027-01-01" in wrong.body
+    assert browser.send("/console/holds/add", why="case 1", table="audit_log", until="2026-06-14").status == 409
+    browser.send("/console/holds/add", why="case 1", table="audit_log", account="a1", until="2027-01-31")
     page = browser.see("/console/holds")
     assert "audit_log, account a1" in page
+    until = datetime(2027, 1, 31, 23, 59, 59, 999999, UTC)
+    assert rows("select expires_at from groundskeeper.legal_hold") == [(until,)]
     hold = rows("select hold_id from groundskeeper.legal_hold")[0].hold_id
     browser.send(f"/console/holds/{hold}/release", why="closed")
     assert "No holds are in force" in browser.see("/console/holds")

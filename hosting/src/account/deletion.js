@@ -8,7 +8,10 @@ const TRIES = 4;
 const AGAIN_MS = [500, 2000, 5000];
 const PATIENCE_MS = 10 * 60_000;
 
-/** What stops a deletion; `code` is one of signed-out, held, busy, recent-login. */
+// Trying again at once cannot help: something of ours is set wrong, and whoever runs this has been told.
+const REFUSED = "Your account cannot be deleted as things are. We have been told and will mend it: try again tomorrow.";
+
+/** What stops a deletion; `code` is one of signed-out, held, refused, busy, recent-login. */
 export class DeletionError extends Error {
   constructor(code, message) {
     super(message);
@@ -48,6 +51,7 @@ async function ask(fetch, wait, method, path, token) {
     if (answer.status === 202 || (answer.status === 200 && answer.body?.status === "deleted")) return answer;
     if (answer.status === 401) throw new DeletionError("signed-out", "Your sign-in is no longer valid: sign in again.");
     if (answer.status === 409) throw new DeletionError("held", answer.body?.error ?? "The account cannot be deleted now.");
+    if (answer.status === 200 && answer.body?.outcome === "refused") throw new DeletionError("refused", REFUSED);
     if (tried === TRIES) throw new DeletionError("busy", "That did not work just now. Nothing is lost: try again later.");
     await wait(AGAIN_MS[tried - 1]);
   }
