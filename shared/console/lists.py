@@ -52,7 +52,7 @@ def retention(connection: Connection, tasks: Mapping[str, Task], environ: Mappin
                     _kept(rule),
                     counted(rule["archive"]["keep_days"], "day") if rule.get("archive") else "no undo",
                     backlog,
-                    (item or {}).get("oldest") or "–",
+                    words.shorter((item or {}).get("oldest") or "–"),
                 )
             )
     return Listed(

@@ -40,7 +40,7 @@ def list_letters(consumer: str | None, as_json: bool) -> None:
 
 
 @inbox.command()
-@options.IDS
+@options.ids("keeper inbox list")
 @_CONSUMER
 @click.option("--all", "everything", is_flag=True, help="All dead letters (of --consumer, if given).")
 @options.PLAN

@@ -118,7 +118,7 @@ def list_approvals(as_json: bool) -> None:
 
 
 @approvals.command("show")
-@click.argument("approval_id", type=click.UUID)
+@click.argument("approval_id", type=options.Id("keeper approvals list"))
 @options.JSON
 def show_approval(approval_id: uuid.UUID, as_json: bool) -> None:
     """One approval, with the plan it is bound to."""
@@ -141,7 +141,7 @@ def show_approval(approval_id: uuid.UUID, as_json: bool) -> None:
 
 
 @approvals.command()
-@click.argument("approval_id", type=click.UUID)
+@click.argument("approval_id", type=options.Id("keeper approvals list"))
 @click.option("--reason", "why", required=True, help="Why it may be done.")
 @click.option("--run/--no-run", "run_now", default=True, show_default=True, help="Run the approved plan at once.")
 @click.option("--break-glass", is_flag=True, help="Approve alone what you asked for, and pass the backup gate.")
@@ -175,7 +175,7 @@ def approve(approval_id: uuid.UUID, why: str, run_now: bool, break_glass: bool, 
 
 
 @approvals.command()
-@click.argument("approval_id", type=click.UUID)
+@click.argument("approval_id", type=options.Id("keeper approvals list"))
 @click.option("--reason", "why", required=True, help="Why it may not be done.")
 @options.DECIDES
 def reject(approval_id: uuid.UUID, why: str, actor: str | None) -> None:
@@ -215,7 +215,8 @@ def add_hold(
 ) -> None:
     """Place a hold on a table, an account, an account's rows of a table, or everything."""
     if everything == bool(table or account):
-        raise Refused("say what to hold: --table, --account, both, or --all")
+        which = "--all holds every table and account: leave the others out" if everything else "it names nothing"
+        raise Refused(f"say what to hold, --table, --account, both, or --all: {which}")
     with session(actor) as at:
         now = at.clock.now()
         ends = _until(until, now)
@@ -293,7 +294,7 @@ def _whose(found: holds.Hold) -> str:
 
 
 @hold.command("release")
-@click.argument("hold_id", type=click.UUID)
+@click.argument("hold_id", type=options.Id("keeper hold list"))
 @click.option("--reason", "why", required=True, help="Why it is over.")
 @options.DECIDES
 def release_hold(hold_id: uuid.UUID, why: str, actor: str | None) -> None:

@@ -42,7 +42,7 @@ def list_letters(topic: str | None, as_json: bool) -> None:
 
 
 @outbox.command()
-@options.IDS
+@options.ids("keeper outbox list")
 @_TOPIC
 @_ALL
 @options.PLAN
@@ -68,7 +68,7 @@ def replay(
 
 
 @outbox.command()
-@options.IDS
+@options.ids("keeper outbox list")
 @_TOPIC
 @_ALL
 @options.PLAN

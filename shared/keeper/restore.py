@@ -14,7 +14,7 @@ from shared.wording import counted
 
 
 @click.command()
-@click.argument("run_id", type=click.UUID)
+@click.argument("run_id", type=options.Id("keeper history"))
 @click.option("--reason", "why", required=True, help="Why, for the hold and the audit.")
 @click.option("--hold-days", type=click.IntRange(1), default=30, show_default=True, help="How long it is kept.")
 @options.ASKS

@@ -274,7 +274,7 @@ def _took(row: Any) -> str:
 
 
 @click.command()
-@click.argument("run_id", type=click.UUID)
+@click.argument("run_id", type=options.Id("keeper history"))
 @options.ASKS
 def cancel(run_id: uuid.UUID, actor: str | None) -> None:
     """Stop a running RUN_ID: its lease is taken away, and it writes nothing more."""

@@ -115,6 +115,8 @@ def test_a_run_in_observe_mode_says_that_it_did_nothing(keeper: Keeper, db: Data
         (("run", "db_cleanup", "--param", "count_within_s"), 3, "expected NAME=VALUE"),
         (("run", "db_cleanup", "--plan-hash", "abc"), 3, "there is no plan abc"),
         (("run", "db_cleanup", "--break-glass"), 3, "needs --reason"),
+        (("hold", "release", "12", "--reason", "x"), 2, "'12' is no id: `keeper hold list` shows them"),
+        (("hold", "add", "--all", "--account", "a1", "--reason", "x"), 3, "leave the others out"),
         (("pause", "db_cleanup", "--reason", " "), 3, "needs a reason"),
         (("pause", "all", "--reason", "x", "--until", "soon"), 2, "90m, 12h, 7d"),
         (("pause", "all", "--reason", "x", "--until", "999999999999d"), 2, "90m, 12h, 7d"),
