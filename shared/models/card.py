@@ -26,6 +26,14 @@ _ABOUT = {
         "suspicious was limited or blocked, not how much harm was done.",
     ),
 }
+_BEATEN = (
+    "Loss is how far off the forecasts were: less is better. *Beaten* means that the whole interval is below zero; "
+    "where it is not, less loss may be luck. An origin is a day from which only what was known until then was used."
+)
+_SAID = (
+    "Each dot is a group of forecasts, the larger the more of them. On the dashed line what was said is what came; "
+    "below it the model said too much, above it too little."
+)
 
 
 def card(
@@ -45,8 +53,8 @@ def card(
     for part, numbers in metrics.items():
         lines += ["", f"## {part}", "", f"{rows[part]} rows, {len(numbers['by_origin'])} origins.", ""]
         lines += _table(numbers, compared[part])
-        lines += ["", _bars(numbers["by_origin"], f"Loss at each origin: {part}"), ""]
-        lines += [_calibration(numbers["calibration"], f"Said and seen: {part}"), ""]
+        lines += ["", _BEATEN, "", _bars(numbers["by_origin"], f"Loss at each origin: {part}"), ""]
+        lines += [_calibration(numbers["calibration"], f"Said and seen: {part}"), "", _SAID, ""]
         lines += [
             f"- {name.replace('_', ' ')}: {value:.4g}"
             for name, value in sorted(numbers.items())
@@ -61,7 +69,8 @@ def _table(numbers: Mapping[str, Any], compared: Mapping[str, Mapping[str, Any]]
     lines.append(f"| this model | {numbers['loss']:.4f} | | |")
     for name, c in compared.items():
         span = f"{c['difference']:+.4f} [{c['low']:+.4f}, {c['high']:+.4f}]"
-        lines.append(f"| {name}: {c['what']} | {c['loss']:.4f} | {span} | {'yes' if c['beaten'] else 'no'} |")
+        label = name if name == c["what"] else f"{name}: {c['what']}"
+        lines.append(f"| {label} | {c['loss']:.4f} | {span} | {'yes' if c['beaten'] else 'no'} |")
     return lines
 
 
@@ -87,7 +96,11 @@ def _bars(by_origin: Sequence[Mapping[str, float]], title: str) -> str:
 
 def _calibration(rows: Sequence[Sequence[float]], title: str) -> str:
     most = max(max(row[0], row[1]) for row in rows) or 1.0
-    least = min(0.0, *(min(row[0], row[1]) for row in rows))
+    least = min(min(row[0], row[1]) for row in rows)
+    if least < most / 2:  # of a narrow range far from zero there would be nothing to see
+        least = min(0.0, least)
+    if least == most:
+        least = most - 1.0
     inner, height = _WIDTH - 2 * _EDGE, _HEIGHT - 2 * _EDGE
 
     def at(x: float, y: float) -> tuple[float, float]:
@@ -102,7 +115,10 @@ def _calibration(rows: Sequence[Sequence[float]], title: str) -> str:
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{3 + 9 * share**0.5:.1f}" fill="{_colour(0)}" opacity="0.7"/>'
         )
     shapes += [
-        _text(_EDGE + inner / 2, _HEIGHT - 10, f"said (to {most:.3g})", "middle"),
+        _text(_EDGE + inner / 2, _HEIGHT - 10, "said", "middle"),
+        _text(_EDGE - 6, _HEIGHT / 2, "seen", "end"),
+        _text(_EDGE, _HEIGHT - _EDGE + 16, f"{least:.3g}", "middle"),
+        _text(_EDGE + inner, _HEIGHT - _EDGE + 16, f"{most:.3g}", "middle"),
         _text(_EDGE - 6, _EDGE, f"{most:.3g}", "end"),
         _text(_EDGE - 6, _HEIGHT - _EDGE, f"{least:.3g}", "end"),
     ]

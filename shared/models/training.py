@@ -1,21 +1,35 @@
 """Training, the only place that needs torch: small nets, on the CPU, the same weights from the same rows."""
 
 import io
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from shared.errors import Unavailable
 from shared.models.dataset import Dataset, Floats, Mask
-from shared.models.net import QUANTILES, Net, scaled
+from shared.models.net import ARRAYS, QUANTILES, Net, bins, scaled
 
 _HIDDEN = 32
 _STEPS = 200
 _BATCH = 16_384
 _RATE = 0.04
-_RIDGE = 1.0  # of the linear part, as logistic regression's; what is not linear has to earn more
-_RIDGE_HIDDEN = 16.0
+_BINS = 8
 _SEED = 20_260_101
+
+
+class _Shape(NamedTuple):
+    """Whether a net sees bins, and what its weights cost: 1 is logistic regression's ridge."""
+
+    bins: int
+    linear: float
+    hidden: float
+    out: float
+
+
+# What curves gently is best seen without bins, what has steps with them; nobody knows beforehand, and the mean of both
+# is hardly worse than the better one, often better.
+_SHAPES = (_Shape(0, linear=1.0, hidden=0.0, out=16.0), _Shape(_BINS, linear=1.0, hidden=1.0, out=4.0))
 
 
 def torch_here() -> Any:
@@ -33,33 +47,59 @@ def torch_here() -> Any:
 
 
 def fit(data: Dataset, rows: Mask, *, seed: int = _SEED) -> Net:
-    """A net trained on these rows alone: their scale, their mean, their weights."""
+    """A net trained on these rows alone, their scale and their mean too: the mean of one of each shape."""
     torch = torch_here()
-    torch.manual_seed(seed)
     center, scale = scale_of(data.x[rows])
     target = np.array([0.0, 1.0])
     if data.kind != "probability":
         target = np.array([np.median(data.y[rows]), max(float(np.std(data.y[rows])), 1e-9)])
-    z = torch.tensor(scaled(data.x[rows], center, scale), dtype=torch.float32)
+    x = scaled(data.x[rows], center, scale)
+    knots = np.quantile(x, np.linspace(0, 1, _BINS + 1), axis=0).T
+    z = torch.tensor(x, dtype=torch.float32)
     y = torch.tensor((data.y[rows] - target[0]) / target[1], dtype=torch.float32)
     w = torch.tensor(data.weight[rows] / data.weight[rows].mean(), dtype=torch.float32)
-    outputs = len(QUANTILES) if data.kind == "quantiles" else 1
-    module = _module(torch, data, outputs, start=_start(data.kind, data.y[rows]))
+    modules = []
+    for shape in _SHAPES:
+        torch.manual_seed(seed)
+        module = _module(torch, data.kind, knots[:, : shape.bins + 1], start=_start(data.kind, data.y[rows]))
+        _train(torch, module, shape, data.kind, z, y, w, order=torch.Generator().manual_seed(seed))
+        modules.append(module)
+    return Net(
+        data.kind, data.features, center, scale, knots, target=target, **_mean(modules, inputs=x.shape[1] * (1 + _BINS))
+    )
+
+
+def _train(torch: Any, module: Any, shape: _Shape, kind: str, z: Any, y: Any, w: Any, *, order: Any) -> None:
     optimiser = torch.optim.Adam(module.parameters(), lr=_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=_RATE, total_steps=_STEPS)
-    order = torch.Generator().manual_seed(seed)
     for _ in range(_STEPS):
         batch = slice(None)
         if len(y) > _BATCH:
             batch = torch.randint(len(y), (_BATCH,), generator=order)
         optimiser.zero_grad()
-        loss = (w[batch] * _loss(torch, data.kind, module(z[batch]), y[batch])).mean()
-        loss = loss + (_RIDGE * module.linear.square().sum() + _RIDGE_HIDDEN * module.out.square().sum()) / (2 * len(y))
-        loss.backward()
+        loss = (w[batch] * _loss(torch, kind, module(z[batch]), y[batch])).mean()
+        penalty = sum(
+            getattr(shape, name) * getattr(module, name).square().sum() for name in ("linear", "hidden", "out")
+        )
+        (loss + penalty / (2 * len(y))).backward()
         optimiser.step()
         schedule.step()
-    kept = {name: value.detach().numpy().astype(np.float64) for name, value in module.state_dict().items()}
-    return Net(data.kind, data.features, center, scale, target=target, **kept)
+
+
+def _mean(modules: Sequence[Any], *, inputs: int) -> dict[str, Floats]:
+    """The weights of one net that says the mean of what these say: their hidden units side by side."""
+    every = [{name: v.detach().numpy().astype(np.float64) for name, v in m.state_dict().items()} for m in modules]
+
+    def whole(weights: Floats) -> Floats:  # a net without bins gives them no weight
+        return np.pad(weights, ((0, inputs - len(weights)), (0, 0)))
+
+    return {
+        "linear": np.mean([whole(one["linear"]) for one in every], axis=0),
+        "hidden": np.concatenate([whole(one["hidden"]) for one in every], axis=1),
+        "hidden_bias": np.concatenate([one["hidden_bias"] for one in every]),
+        "out": np.concatenate([one["out"] for one in every]) / len(every),
+        "bias": np.mean([one["bias"] for one in every], axis=0),
+    }
 
 
 def scale_of(x: Floats) -> tuple[Floats, Floats]:
@@ -75,8 +115,7 @@ def state(net: Net) -> bytes:
     """The net as the bytes of a .pt file: tensors by name, for whoever works with torch."""
     torch = torch_here()
     stream = io.BytesIO()
-    names = ("center", "scale", "linear", "hidden", "hidden_bias", "out", "bias", "target")
-    torch.save({name: torch.tensor(getattr(net, name)) for name in names}, stream)
+    torch.save({name: torch.tensor(getattr(net, name)) for name in ARRAYS}, stream)
     return stream.getvalue()
 
 
@@ -95,8 +134,9 @@ def _start(kind: str, y: Floats) -> float:
     return float(np.log(share / (1 - share)))
 
 
-def _module(torch: Any, data: Dataset, outputs: int, *, start: float) -> Any:
-    width = len(data.features)
+def _module(torch: Any, kind: str, knots: Floats, *, start: float) -> Any:
+    edge, slope = (torch.tensor(part, dtype=torch.float32) for part in bins(knots))
+    width, outputs = knots.size, len(QUANTILES) if kind == "quantiles" else 1  # a feature, and a bin between its knots
 
     class Module(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -108,6 +148,8 @@ def _module(torch: Any, data: Dataset, outputs: int, *, start: float) -> Any:
             self.bias = torch.nn.Parameter(torch.full((outputs,), start))
 
         def forward(self, z: Any) -> Any:
+            come = ((z[:, :, None] - edge) * slope).clamp(0, 1)
+            z = torch.cat([z, come.flatten(1)], dim=1)
             return z @ self.linear + torch.tanh(z @ self.hidden + self.hidden_bias) @ self.out + self.bias
 
     return Module()

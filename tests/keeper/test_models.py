@@ -26,7 +26,7 @@ SCHEMA = json.loads((ROOT / "docs" / "schemas" / "models.json").read_text())
 def models(settings: Settings) -> Models:
     """The command on two whole versions of ces."""
     one = np.ones((1, 1))
-    net = Net("level", ("a",), np.zeros(1), np.ones(1), one, one, one[0], one, one[0], np.array([50.0, 1.0]))
+    net = Net("level", ("a",), one[0], one[0], one, one, one, one[0], one, one[0], np.array([50.0, 1.0]))
     registry = Registry(objects.at(settings.bucket("models")))
     for version in ("v1", "v2"):
         files = {"ces.npz": net.save(), "card.md": f"# ces {version}".encode()}

@@ -1,8 +1,10 @@
 """A model is promoted only where it is better, and never learns from data that are not fit for it."""
 
+import io
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from shared.models import backtest
 from shared.models.baselines import CES, THREAT
 from shared.models.dataset import Dataset, Fitness, TooLittle, Unfit, auc, check
 from shared.models.measures import average_precision
-from shared.models.net import Net, NotLoadable
+from shared.models.net import ARRAYS, Net, NotLoadable, encoded
 from shared.models.registry import Loaded, Registry
 from shared.models.training import fit, from_state
 from shared.models.trial import Part, Trial, hold
@@ -174,10 +176,38 @@ def test_weights_are_read_as_weights_and_nothing_else(good: Trial) -> None:
     assert np.allclose(again.predict(windows().x), net.predict(windows().x))
     with pytest.raises(NotLoadable):
         Net.load(pickle.dumps({"center": 1}))
+    with pytest.raises(NotLoadable):
+        Net.load(good.files["threat.npz"][:-10])
     with pytest.raises(pickle.UnpicklingError):
         from_state(pickle.dumps(Path("x"), protocol=2), net.kind, net.features)
     with pytest.raises(NotLoadable):
         Net.load(replace(net, bias=np.array([np.nan])).save())
+
+
+def test_weights_kept_before_there_were_bins_still_score_and_those_of_a_form_to_come_are_refused(good: Trial) -> None:
+    net = Net.load(good.files["threat.npz"])
+    old = replace(net, knots=np.zeros((3, 1)), linear=net.linear[:3], hidden=net.hidden[:3])
+    kept = {name: getattr(old, name) for name in ARRAYS if name != "knots"}
+
+    def saved(**more: Any) -> bytes:
+        stream = io.BytesIO()
+        np.savez(stream, kind=np.array("probability"), features=np.array(net.features), **kept, **more)
+        return stream.getvalue()
+
+    x = windows().x
+    assert np.array_equal(Net.load(saved()).predict(x), old.predict(x))
+    with pytest.raises(NotLoadable, match="form 3, this code knows forms up to 2"):
+        Net.load(saved(form=np.array(3)))
+
+
+def test_a_bin_is_come_through_from_its_start_to_its_end_and_one_without_width_by_nothing() -> None:
+    knots = np.array([[-1.0, 0.0, 0.0, 2.0]])
+    assert encoded(np.array([[-5.0], [-0.5], [1.0], [9.0]]), knots).tolist() == [
+        [-5, 0, 0, 0],
+        [-0.5, 0.5, 0, 0],
+        [1, 1, 0, 0.5],
+        [9, 1, 0, 1],
+    ]
 
 
 def test_quantiles_never_cross_and_levels_stay_in_their_bounds() -> None:
