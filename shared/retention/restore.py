@@ -82,7 +82,7 @@ def archives_of(connection: Connection, run_id: uuid.UUID) -> Sequence[Row[*tupl
         .order_by(archive_manifest.c.written_at, archive_manifest.c.archive_id)
     ).all()
     if not found:
-        raise Refused(f"run {run_id} archived nothing: only rules with `archive` can be undone")
+        raise Refused(f"run {run_id} archived nothing: is it in `keeper history`, with a rule that has `archive`?")
     if gone := [a for a in found if a.destroyed_at is not None]:
         raise Refused(
             f"{counted(len(gone), 'archive')} of run {run_id} destroyed already: the time to keep them was over"

@@ -72,7 +72,7 @@ class Rotations:
             with ctx.read() as connection:
                 asked = [a for a in plans.pending(connection, ctx.clock.now()) if a.task == ctx.task.name]
             if asked:
-                raise Waiting(f"approval {asked[0].approval_id} is open: decide with `keeper approvals approve`")
+                raise Waiting(f"an approval is open: decide with `keeper approvals approve {asked[0].approval_id}`")
         ctx.await_approval(_plan(due), f"{counted(len(due), 'secret')} due to be rotated")
 
     # --- going on
