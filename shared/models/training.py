@@ -61,15 +61,24 @@ def fit(data: Dataset, rows: Mask, *, seed: int = _SEED) -> Net:
     modules = []
     for shape in _SHAPES:
         torch.manual_seed(seed)
-        module = _module(torch, data.kind, knots[:, : shape.bins + 1], start=_start(data.kind, data.y[rows]))
-        _train(torch, module, shape, data.kind, z, y, w, order=torch.Generator().manual_seed(seed))
+        own = knots[:, : shape.bins + 1]
+        module = _module(torch, data.kind, own.size, start=_start(data.kind, data.y[rows]))
+        _train(torch, module, shape, data.kind, own, z, y, w, order=torch.Generator().manual_seed(seed))
         modules.append(module)
     return Net(
         data.kind, data.features, center, scale, knots, target=target, **_mean(modules, inputs=x.shape[1] * (1 + _BINS))
     )
 
 
-def _train(torch: Any, module: Any, shape: _Shape, kind: str, z: Any, y: Any, w: Any, *, order: Any) -> None:
+def _train(
+    torch: Any, module: Any, shape: _Shape, kind: str, knots: Floats, z: Any, y: Any, w: Any, *, order: Any
+) -> None:
+    edge, slope = (torch.tensor(part, dtype=torch.float32) for part in bins(knots))
+
+    def seen(z: Any) -> Any:  # as `encoded` of what is scored
+        return torch.cat([z, ((z[:, :, None] - edge) * slope).clamp(0, 1).flatten(1)], dim=1)
+
+    every = seen(z) if len(y) <= _BATCH else None  # of more rows it would take more memory than time
     optimiser = torch.optim.Adam(module.parameters(), lr=_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=_RATE, total_steps=_STEPS)
     for _ in range(_STEPS):
@@ -77,7 +86,8 @@ def _train(torch: Any, module: Any, shape: _Shape, kind: str, z: Any, y: Any, w:
         if len(y) > _BATCH:
             batch = torch.randint(len(y), (_BATCH,), generator=order)
         optimiser.zero_grad()
-        loss = (w[batch] * _loss(torch, kind, module(z[batch]), y[batch])).mean()
+        raw = module(seen(z[batch]) if every is None else every)
+        loss = (w[batch] * _loss(torch, kind, raw, y[batch])).mean()
         penalty = sum(
             getattr(shape, name) * getattr(module, name).square().sum() for name in ("linear", "hidden", "out")
         )
@@ -134,9 +144,9 @@ def _start(kind: str, y: Floats) -> float:
     return float(np.log(share / (1 - share)))
 
 
-def _module(torch: Any, kind: str, knots: Floats, *, start: float) -> Any:
-    edge, slope = (torch.tensor(part, dtype=torch.float32) for part in bins(knots))
-    width, outputs = knots.size, len(QUANTILES) if kind == "quantiles" else 1  # a feature, and a bin between its knots
+def _module(torch: Any, kind: str, width: int, *, start: float) -> Any:
+    """`width` inputs: each feature and its bins, as many as it has knots."""
+    outputs = len(QUANTILES) if kind == "quantiles" else 1
 
     class Module(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -148,8 +158,6 @@ def _module(torch: Any, kind: str, knots: Floats, *, start: float) -> Any:
             self.bias = torch.nn.Parameter(torch.full((outputs,), start))
 
         def forward(self, z: Any) -> Any:
-            come = ((z[:, :, None] - edge) * slope).clamp(0, 1)
-            z = torch.cat([z, come.flatten(1)], dim=1)
             return z @ self.linear + torch.tanh(z @ self.hidden + self.hidden_bias) @ self.out + self.bias
 
     return Module()
