@@ -39,7 +39,7 @@ FORMAT = 1
 
 # One file: small enough to stay in memory some times over, large enough to compress well.
 _MOST_ROWS, _FIRST_ROWS = 250_000, 5_000
-_MOST_BYTES = 8 << 20
+_MOST_BYTES = 6 << 20
 _BUSY_ROWS = 10_000
 
 _LOCK_MS, _STATEMENT_MS = 250, 60_000
