@@ -219,7 +219,8 @@ class _BeforeTheFull(SystemClock):
 
     def __init__(self, seconds: int, minute: int) -> None:
         now = datetime.now(UTC)
-        self._moved = timedelta(seconds=60 * (1 + minute) - seconds - now.second, microseconds=-now.microsecond + 50_000)
+        full = 60 * (1 + minute) - now.second
+        self._moved = timedelta(seconds=full - seconds, microseconds=50_000 - now.microsecond)
 
     def now(self) -> datetime:
         return super().now() + self._moved
