@@ -20,7 +20,7 @@ import requests
 from sqlalchemy import text
 
 from bench.measure import Ratio, Series, report
-from shared import manifest, plans
+from shared import logs, manifest, plans
 from shared import settings as settings_module
 from shared.billing import sweep
 from shared.billing.sweep import Listing
@@ -256,6 +256,7 @@ def run() -> dict[str, Any]:
     """The sweep's calls, the diff's speed and memory, and webhooks at once and in a burst."""
     series: list[Series] = []
     ratios: dict[str, Ratio] = {}
+    logs.configure("stderr", logging.ERROR)  # standard output belongs to the report
     with ExitStack() as stack:
         bench = _Bench(stack)
         _webhooks(bench, stack, series, ratios)
