@@ -140,6 +140,26 @@ def test_published_history_is_left_alone(relay: Relay, write: Write, pubsub: Pub
 # --- order
 
 
+def test_a_published_history_is_not_even_read(relay: Relay, write: Write, db: Database, rows: Rows) -> None:
+    """After a backlog the index of what waits is large and empty: PostgreSQL takes reading the table for cheaper."""
+    backlog = text("""
+        insert into outbox_event (id, topic, payload, created_at)
+        select gen_random_uuid(), 'app-events', '{}', cast(:at as timestamptz) from generate_series(1, 30000)""")
+    published = text("update outbox_event set published_at = created_at")
+    scans = text("select seq_scan from pg_stat_user_tables where relname = 'outbox_event'")
+    with db.autocommit() as connection:
+        connection.execute(backlog, {"at": NOW - timedelta(days=1)})
+        connection.execute(published)
+        connection.execute(text("vacuum outbox_event"))
+    write(300)
+    with db.autocommit() as connection:
+        connection.execute(text("analyze outbox_event"))
+        before = connection.execute(scans).scalar_one()
+        assert relay().outcome is Outcome.OK
+        assert connection.execute(scans).scalar_one() == before
+    assert waiting(rows) == 0
+
+
 def test_each_keys_events_arrive_in_the_order_they_were_written(
     relay: Relay, write: Write, pubsub: PubSubServer
 ) -> None:
