@@ -5,6 +5,7 @@ outside a transaction (VACUUM, DETACH PARTITION CONCURRENTLY) a dedicated connec
 """
 
 import re
+import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -232,7 +233,10 @@ def _answer_within(connection: Connection, statement_timeout_ms: int) -> None:
 def _connect(dialect: Dialect, _record: object, args: Any, parameters: dict[str, Any]) -> Any:
     """Connect, with what pg8000 lets through as it is turned into our words."""
     try:
-        return dialect.connect(*args, **parameters)
+        connection: Any = dialect.connect(*args, **parameters)
+        # A COPY sends several messages and gets no answer between them: TCP would hold the last one back for 40 ms.
+        connection._usock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
     except dialect.loaded_dbapi.Error as error:
         if sqlstate(error) == "08P01" and parameters.get("startup_params"):
             raise ConfigurationError(_OPTIONS_LOST) from None
