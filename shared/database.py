@@ -33,6 +33,9 @@ _ANSWER_TIMEOUT_S = 3600  # for whoever uses a connection without a statement ti
 # What sets a transaction-mode pooler apart is looked for this often, since its other clients may hide it once.
 _POOLER_LOOKS = 3
 
+# For the rest of a transaction whose statements have an index that the statistics may speak against.
+BY_INDEX = text("select set_config('enable_seqscan', 'off', true)")
+
 
 def url_of(text_url: str) -> URL:
     """The SQLAlchemy URL of `text_url`, for pg8000. Raises ConfigurationError, never showing the password."""

@@ -66,15 +66,8 @@ def fit(data: Dataset, rows: Mask, *, seed: int = _SEED) -> Net:
         module = _module(torch, data.kind, own.size, start=_start(data.kind, data.y[rows]))
         _train(torch, module, shape, data.kind, own, z, y, w, order=torch.Generator().manual_seed(seed))
         modules.append(module)
-    return Net(
-        data.kind,
-        data.features,
-        center,
-        scale,
-        knots,
-        target=target,
-        **_joined(modules, inputs=x.shape[1] * (1 + _BINS)),
-    )
+    weights = _joined(modules, inputs=x.shape[1] * (1 + _BINS))
+    return Net(data.kind, data.features, center, scale, knots, target=target, **weights)
 
 
 def _train(

@@ -14,16 +14,13 @@ from typing import NamedTuple
 from sqlalchemy import Connection, text
 from sqlalchemy.dialects.postgresql import dialect
 
+from shared.database import BY_INDEX
 from shared.relay.event import LONGEST, Event
 
 DEAD_AFTER = 5
 
 # Tells topic and key apart in the one text by which a lane is named to the server.
 _BETWEEN = "\x1f"
-
-# What waits is found by its own index. After a backlog that index is large and nearly empty, and PostgreSQL takes
-# reading the whole published history for cheaper, which it is not.
-_BY_WAITING = text("select set_config('enable_seqscan', 'off', true)")
 
 _preparer = dialect().identifier_preparer  # type: ignore[no-untyped-call]
 
@@ -76,7 +73,11 @@ class Waiting(NamedTuple):
 
 
 class OutboxTable:
-    """The table `name`, of the shape of groundskeeper.outbox. Every method is part of the caller's transaction."""
+    """The table `name`, of the shape of groundskeeper.outbox. Every method is part of the caller's transaction.
+
+    What waits is found by its own index. After a backlog that index is large and nearly empty, and PostgreSQL takes
+    reading the whole published history for cheaper, which it is not.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -157,7 +158,7 @@ class OutboxTable:
         """The next events behind `after` that are due at `now`: at most `rows`, and no more once their bodies pass
         `bytes_`. A body above LONGEST is not fetched. `lanes` and `topics` are held back.
         """
-        connection.execute(_BY_WAITING)
+        connection.execute(BY_INDEX)
         found = connection.execute(
             self._claim,
             {
@@ -201,13 +202,13 @@ class OutboxTable:
 
     def held(self, connection: Connection, now: datetime) -> dict[Lane, datetime]:
         """The lanes one of whose events failed and is not due yet: until when each waits."""
-        connection.execute(_BY_WAITING)
+        connection.execute(BY_INDEX)
         found = connection.execute(self._held, {"dead_after": DEAD_AFTER, "now": now})
         return {Lane(topic, key): until for topic, key, until in found}
 
     def waiting(self, connection: Connection) -> Waiting:
         """What waits in this table."""
-        connection.execute(_BY_WAITING)
+        connection.execute(BY_INDEX)
         return Waiting(*connection.execute(self._waiting, {"dead_after": DEAD_AFTER}).one())
 
 

@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 from shared.clock import rfc3339
 from shared.context import Context
+from shared.database import BY_INDEX
 from shared.objects import Objects
 from shared.redaction import sqlstate
 from shared.retention import companions, held, parquet
@@ -29,7 +30,6 @@ from shared.retention.companions import Copy
 from shared.retention.copying import VERSION, Copied, Stretch, Walk, copy_out, together
 from shared.retention.pace import Pace
 from shared.retention.preflight import Target
-from shared.retention.ranges import BY_RANGE
 from shared.retention.rules import Condition, both
 from shared.retention.shelf import NotArchived, folder_of, put, remove, store_of, storing
 from shared.schema_retention import archive_manifest
@@ -239,7 +239,7 @@ def _whole(connection: Connection, leaf: Leaf, stretch: Stretch, spared: Conditi
     """Delete what is due in `stretch`, if these are the versions that were copied, all of them and no other; else
     nothing."""
     due = both(stretch.within, spared)
-    connection.execute(BY_RANGE)
+    connection.execute(BY_INDEX)
     try:
         with connection.begin_nested() as attempt:
             gone = connection.execute(

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from shared.context import Context
+from shared.database import BY_INDEX
 from shared.redaction import sqlstate
 from shared.retention import catalogue, held
 from shared.retention.catalogue import Leaf
@@ -28,8 +29,6 @@ _GUESSED_MS = 2_000
 _ROWS_A_BLOCK = 32  # a first guess of how dense rows lie; the pace corrects it
 
 _LOCKED, _TOO_LONG = "55P03", "57014"
-# A batch is read by its range, whatever the statistics say of a table half gone.
-BY_RANGE = text("select set_config('enable_seqscan', 'off', true)")
 # Above this correlation of time and place, a range of time is a stretch of the heap.
 _ORDERLY = 0.9
 _ORDER = text("""
@@ -153,7 +152,7 @@ class _Walk:
         try:
             with self._ctx.begin(lock_timeout_ms=_LOCK_MS, statement_timeout_ms=statement_ms) as connection:
                 state = held.now(connection, self._target, self._ctx.clock.now())
-                connection.execute(BY_RANGE)
+                connection.execute(BY_INDEX)  # by its range, whatever the statistics say of a table half gone
                 began = self._ctx.clock.monotonic()  # what others feel: not what it takes to ask who holds what
                 yield None if state.whole else connection, held.spared(self._target, state)
             self._careful = False

@@ -137,9 +137,6 @@ def test_published_history_is_left_alone(relay: Relay, write: Write, pubsub: Pub
     assert [r for r in rows("select * from outbox_event order by id") if r in before] == before
 
 
-# --- order
-
-
 def test_a_published_history_is_not_even_read(relay: Relay, write: Write, db: Database, rows: Rows) -> None:
     """After a backlog the index of what waits is large and empty: PostgreSQL takes reading the table for cheaper."""
     backlog = text("""
@@ -158,6 +155,9 @@ def test_a_published_history_is_not_even_read(relay: Relay, write: Write, db: Da
         assert relay().outcome is Outcome.OK
         assert connection.execute(scans).scalar_one() == before
     assert waiting(rows) == 0
+
+
+# --- order
 
 
 def test_each_keys_events_arrive_in_the_order_they_were_written(
